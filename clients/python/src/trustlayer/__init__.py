@@ -1,0 +1,1 @@
+"""Generated stubs of the `trustlayer.v1` standard live in `trustlayer.v1`."""

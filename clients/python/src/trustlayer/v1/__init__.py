@@ -1,0 +1,1 @@
+"""Generated from proto/trustlayer/v1; do not edit."""

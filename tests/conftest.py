@@ -1,0 +1,37 @@
+"""Fixtures for every test, and a temporary directory that goes with the run."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tools.processes import temporary_directory
+
+# How long an example takes depends on what else the machine does; `timeout` bounds a whole test.
+hypothesis.settings.register_profile("repository", deadline=None)
+hypothesis.settings.load_profile("repository")
+
+_BASE = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep `tmp_path` below a directory of this run alone, so that nothing stays behind in the system's."""
+    if not hasattr(config, "workerinput") and config.option.basetemp is None:
+        config.stash[_BASE] = Path(tempfile.mkdtemp(prefix="tl-tests-"))
+        config.option.basetemp = config.stash[_BASE] / "t"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if base := config.stash.get(_BASE, None):
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A private directory with a path short enough for Unix sockets; `tmp_path` is often too long."""
+    with temporary_directory() as directory:
+        yield directory

@@ -1,0 +1,49 @@
+"""The README tells the truth where a program can check it."""
+
+import re
+
+from flowless.config import Settings
+from tests.support.repository import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def _table(prefix: str) -> dict[str, str]:
+    """Variable -> default, of the table whose variables begin with the prefix."""
+    rows = re.findall(rf"(?m)^\| `({prefix}\w+)` \| (?:`([^`]*)`)? ?\|", README)
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def _spelled(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
+
+
+def test_the_table_of_flowless_settings_lists_every_setting_with_its_default() -> None:
+    assert _table("FLOWLESS_") == {
+        f"FLOWLESS_{name.upper()}": _spelled(field.default) for name, field in Settings.model_fields.items()
+    }
+
+
+def test_every_link_to_a_file_leads_to_one() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{document.name}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_make_target_that_documents_name_exists() -> None:
+    targets = set(re.findall(r"(?m)^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text()))
+    named = {
+        target
+        for document in ROOT.glob("*.md")
+        for target in re.findall(r"(?m)(?:`|^\$ )make ([a-z-]+)", document.read_text())
+    }
+    assert named
+    assert named <= targets

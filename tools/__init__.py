@@ -1,0 +1,1 @@
+"""What developers run: the demo, the processes behind it, and the generators of what is committed."""

@@ -1,0 +1,57 @@
+"""Resolve `pyproject.toml` into `requirements/*.txt`: exact versions with hashes, no addresses.
+
+What is pinned stays pinned as long as it fits; `--upgrade` takes newer versions. `--check` writes to a temporary
+directory instead and fails on a difference: pyproject.toml was changed without `make lock`. Needs the package index.
+"""
+
+import filecmp
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+LOCKS = {
+    "dev": ("--extra", "sidecar", "--extra", "server", "--group", "dev"),
+    "client": (),
+    "sidecar": ("--extra", "sidecar"),
+    "server": ("--extra", "server"),
+}
+"""One lock per way of installing; the others are constrained by `dev`, which comes first, so that they agree."""
+
+
+def compile_locks(into: Path, *options: str) -> None:
+    """Write all locks, starting from the versions of those that are there."""
+    for name, extras in LOCKS.items():
+        constraint = () if name == "dev" else ("--constraint", str(into / "dev.txt"))
+        command = [
+            sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
+            "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate",
+            "--custom-compile-command", "make lock", *options, *extras, *constraint,
+            "pyproject.toml", "--output-file", str(into / f"{name}.txt"),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def main() -> int:
+    """Write the locks, or compare with what is committed."""
+    options = sys.argv[1:]
+    if "--check" not in options:
+        compile_locks(REQUIREMENTS, *options)
+        return 0
+    with tempfile.TemporaryDirectory() as tmp:
+        fresh = Path(tmp) / "requirements"
+        shutil.copytree(REQUIREMENTS, fresh)
+        compile_locks(fresh)
+        differing = [
+            name for name in LOCKS if not filecmp.cmp(fresh / f"{name}.txt", REQUIREMENTS / f"{name}.txt", False)
+        ]
+    for name in differing:
+        print(f"requirements/{name}.txt does not follow from pyproject.toml (run `make lock`)", file=sys.stderr)
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,357 @@
+"""Start Flowless and a sidecar as real processes in one private directory: for demo, run, tests and bench.
+
+Both programs are started as their users start them (`python -m …`, configured by the environment), announce
+themselves with one line on standard output, and log to a file in the directory. They end with the `with` block,
+also on Ctrl-C and on an error: SIGTERM first, SIGKILL by process id when that took too long. Should this process
+itself be killed, the kernel kills them (see `die_with_parent`).
+
+They run in their own process group, so Ctrl-C in a terminal reaches only this process, which then ends them in
+order: the sidecar before the Flowless that it watches.
+"""
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Final, Self
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+READY_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 15.0
+"""Longer than both programs take to drain."""
+COMMAND_SECONDS: Final = 60.0
+SOCKET_PATH_BYTES: Final = 100
+"""Linux allows 107 for a Unix socket's path; the rest is left for gRPC's prefix and a lock beside it."""
+SIDECAR_SCOPES: Final = ("validate", "identity", "sessions", "trust_tokens")
+RELAY_ALL: Final = ("IdentityService/*", "SessionService/*", "TrustTokenService/*")
+TESTING: Final[Mapping[str, str]] = {"FLOWLESS_TESTING": "1", "FLOWLESS_PASSWORD_PROFILE": "testing"}
+"""Cheap password hashes, for tests only: the server refuses the profile without the first variable."""
+
+_OURS: Final = ("FLOWLESS_", "BRIDGE_SIDECAR_")
+_LAUNCHER: Final = ROOT / "tools" / "die_with_parent.py"
+
+
+class ProcessError(Exception):
+    """A program did not start, or a command of it failed. The text holds the end of what it said."""
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """Make a private directory whose path is short enough for Unix sockets below it; remove it at the end."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > SOCKET_PATH_BYTES // 2:
+        base = "/tmp"
+    directory = Path(tempfile.mkdtemp(prefix="tl-", dir=base))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into `SystemExit`, so that `with` blocks end the processes. For programs, not for libraries."""
+
+    def leave(signum: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """Return the end of a log file; empty when there is none."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+
+
+class ManagedProcess:
+    """One program of ours: `python -m MODULE ARGUMENT…`, with a ready line, a log file and a certain end.
+
+    Not for use by several threads at once. May be started again after it has stopped.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        echo: IO[str] | None = None,
+    ) -> None:
+        """`echo`, if given, gets every log line too, behind the program's name."""
+        self.name = name
+        self.log = log
+        self.address = ""
+        self._command = [sys.executable, "-m", module]
+        self._arguments = tuple(arguments)
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)} | dict(environment)
+        self._echo = echo
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pump: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running program."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, timeout: float = READY_SECONDS) -> str:
+        """Start the program, wait for its ready line, and return the address that the line announces.
+
+        Raises `ProcessError` when it ends before it is ready, or is not ready after `timeout` seconds.
+        """
+        if self.is_running:
+            raise RuntimeError(f"{self.name} runs already")
+        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self._command, *self._arguments]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if self._echo else log,
+                process_group=0,
+            )
+        try:
+            if self._echo:
+                self._pump = threading.Thread(
+                    target=self._copy_log, args=(self._process.stderr, self._echo), daemon=True
+                )
+                self._pump.start()
+            self.address = self._wait_until_ready(timeout)
+        except BaseException:
+            self.kill()
+            raise
+        return self.address
+
+    def run_command(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
+        """Run one command of the program with the same environment; return what it printed.
+
+        Raises `ProcessError` with what it said when it fails or takes too long.
+        """
+        try:
+            done = subprocess.run(
+                [*self._command, *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ProcessError(f"`{self.name} {' '.join(arguments)}` took longer than {timeout:g} s") from error
+        if done.returncode != 0:
+            raise ProcessError(
+                f"`{self.name} {' '.join(arguments)}` ended with {done.returncode}: {done.stderr or done.stdout}"
+            )
+        return done.stdout
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the program to end by itself; return its exit code, negative for a signal."""
+        return self._running().wait(timeout)
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal, for example SIGSTOP to play a program that hangs."""
+        self._running().send_signal(signum)
+
+    def stop(self, *, timeout: float = STOP_SECONDS) -> int | None:
+        """End the program in an orderly way, by force after `timeout` seconds; return its exit code.
+
+        Does nothing and returns `None` when it was never started.
+        """
+        process = self._process
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill()
+        return process.returncode
+
+    def kill(self) -> None:
+        """End the program at once, as a crash would; does nothing when it has ended."""
+        process = self._process
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        if self._pump is not None:
+            self._pump.join()
+            self._pump = None
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process
+
+    def _wait_until_ready(self, timeout: float) -> str:
+        """Read standard output up to its first newline, never longer than the timeout."""
+        stdout = self._running().stdout
+        assert stdout is not None
+        line = b""
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise self._failed(f"was not ready after {timeout:g} s")
+                # One byte at a time: nothing after the line is taken, and the line is short.
+                byte = os.read(stdout.fileno(), 1)
+                if not byte:
+                    self._running().wait()
+                    raise self._failed(f"ended with {self._running().returncode} before it was ready")
+                line += byte
+        announced, found, address = line.decode(errors="replace").strip().partition(" listening on ")
+        if not found or announced != self.name:
+            raise self._failed(f"said {line!r} instead of `{self.name} listening on ADDRESS`")
+        return address
+
+    def _failed(self, what: str) -> ProcessError:
+        if self._pump is not None:
+            self._running().kill()
+            self._pump.join()
+        return ProcessError(f"{self.name} {what}\n{last_lines(self.log)}".rstrip())
+
+    def _copy_log(self, source: IO[bytes], echo: IO[str]) -> None:
+        with self.log.open("ab", buffering=0) as log:
+            for line in source:
+                log.write(line)
+                echo.write(f"{self.name:<14} | {line.decode(errors='replace')}")
+                echo.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeCredential:
+    """A bridge and its secret, as `flowless bridges create` printed them once."""
+
+    id: str
+    secret: str
+
+
+class FlowlessProcess(ManagedProcess):
+    """`flowless serve` over a SQLite file in the directory. `address` is what clients dial.
+
+    The `with` block migrates the database before it starts the server; a restart (`start` after `stop` or `kill`)
+    finds the database as it was left.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
+        echo: IO[str] | None = None,
+    ) -> None:
+        """`environment` adds to and overrides what is set here; give `TESTING` in tests."""
+        self.database_url = f"sqlite:///{directory / 'flowless.db'}"
+        super().__init__(
+            name="flowless",
+            module="flowless",
+            arguments=("serve",),
+            environment={
+                "FLOWLESS_DATABASE_URL": self.database_url,
+                "FLOWLESS_LISTEN": listen,
+                "FLOWLESS_LOG_FORMAT": "console" if echo else "json",
+                **(environment or {}),
+            },
+            log=directory / "flowless.log",
+            echo=echo,
+        )
+
+    def migrate(self) -> None:
+        """Create or upgrade the database."""
+        self.run_command("migrate")
+
+    def create_bridge(self, name: str, scopes: Sequence[str] = SIDECAR_SCOPES) -> BridgeCredential:
+        """Create a bridge with these scopes."""
+        options = [part for scope in scopes for part in ("--scope", scope)]
+        created = json.loads(self.run_command("bridges", "create", name, *options, "--json"))
+        return BridgeCredential(id=created["id"], secret=created["secret"])
+
+    def __enter__(self) -> Self:
+        self.migrate()
+        return super().__enter__()
+
+
+class SidecarProcess(ManagedProcess):
+    """`bridge-sidecar serve` with its socket in the directory. `address` is `unix:` and the socket's path."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        upstream: str,
+        secret: str,
+        relay: Sequence[str] = RELAY_ALL,
+        max_staleness_seconds: float = 2.0,
+        name: str = "sidecar",
+        environment: Mapping[str, str] | None = None,
+        echo: IO[str] | None = None,
+    ) -> None:
+        """`name` tells several sidecars in one directory apart; `environment` adds and overrides."""
+        self.socket = directory / name / "bridge.sock"
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
+            raise ValueError(f"too long for a Unix socket: {self.socket}")
+        self.secret_file = directory / f"{name}.secret"
+        self.write_secret(secret)
+        self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        super().__init__(
+            name="bridge-sidecar",
+            module="bridge_sidecar",
+            arguments=("serve",),
+            environment={
+                "BRIDGE_SIDECAR_SOCKET_PATH": str(self.socket),
+                "BRIDGE_SIDECAR_UPSTREAM": upstream,
+                "BRIDGE_SIDECAR_BRIDGE_SECRET_FILE": str(self.secret_file),
+                "BRIDGE_SIDECAR_RELAY": ",".join(relay),
+                "BRIDGE_SIDECAR_MAX_STALENESS_SECONDS": f"{max_staleness_seconds:g}",
+                "BRIDGE_SIDECAR_LOG_FORMAT": "console" if echo else "json",
+                **(environment or {}),
+            },
+            log=directory / f"{name}.log",
+            echo=echo,
+        )
+
+    def write_secret(self, secret: str) -> None:
+        """Replace the secret file in one step, as an operator or a secret mount does."""
+        fresh = self.secret_file.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secret + "\n")
+        fresh.replace(self.secret_file)

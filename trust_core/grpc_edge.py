@@ -1,0 +1,214 @@
+"""The gRPC edge that both servers share: where errors of ours become google.rpc details and others stay inside.
+
+`ErrorBoundary` is the outermost interceptor. It wraps each method's handler once (not each call) and gives it
+
+- a request id: the caller's `x-request-id` if it is harmless, else a new one; logged, and sent with every error;
+- a deserializer that cannot raise: bytes that are not the message become MALFORMED_MESSAGE, with no parser text;
+- the mapping `TrustError` -> status with ErrorInfo, BadRequest, RetryInfo and RequestInfo;
+- INTERNAL for everything else, with the request id and not a word of the exception.
+
+Handlers run in one event loop. The boundary's table of wrapped handlers is touched by that loop only.
+"""
+
+import inspect
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf import any_pb2, duration_pb2, message
+from google.rpc import error_details_pb2, status_pb2
+
+from trust_core import logs
+from trust_core.errors import Code, Reason, TrustError
+
+DOMAIN: Final = "trustlayer"
+REQUEST_ID_KEY: Final = "x-request-id"
+REVISION_KEY: Final = "trustlayer-revision"
+"""Trailing metadata of every call that wrote the revocation log: the revision it wrote."""
+STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+
+_REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
+_GRPC_CODES: Final = {code: grpc.StatusCode[code.value] for code in Code}
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs only
+Behavior = Callable[..., Any]
+
+
+class _Malformed:
+    """Stands for a request whose bytes are not the message."""
+
+
+_MALFORMED: Final = _Malformed()
+
+
+def request_id_of(context: Context) -> str:
+    """Take the caller's request id when it is short and harmless, else make one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)
+
+
+def status_of(error: TrustError, request_id: str) -> status_pb2.Status:
+    """Express the error as google.rpc.Status with its details."""
+    details: list[message.Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                    for v in error.violations
+                ]
+            )
+        )
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=_GRPC_CODES[error.code].value[0], message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+async def abort(context: Context, error: TrustError, request_id: str) -> NoReturn:
+    """End the call with the error and its details."""
+    status = status_of(error, request_id)
+    await context.abort(_GRPC_CODES[error.code], error.message, ((STATUS_DETAILS_KEY, status.SerializeToString()),))
+    raise AssertionError("unreachable: abort raises")
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    """Find the ErrorInfo reason in an error that a server of ours sent; empty when it carries none."""
+    trailing = error.trailing_metadata() if isinstance(error, grpc.aio.AioRpcError) else None
+    for key, value in trailing or ():
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status()
+            try:
+                status.ParseFromString(value)
+            except message.DecodeError:
+                return ""
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+                    return str(info.reason)
+    return ""
+
+
+def _safe_deserializer(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def safely(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:  # noqa: BLE001 - any parser failure means the same, and its text must not leave
+            return _MALFORMED
+
+    return safely
+
+
+def _refuse_malformed(request: object) -> None:
+    if request is _MALFORMED:
+        raise TrustError(
+            Reason.MALFORMED_MESSAGE, "the bytes are not this RPC's request message; strings must be UTF-8"
+        )
+
+
+async def _refuse_malformed_in(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        _refuse_malformed(request)
+        yield request
+
+
+class ErrorBoundary(grpc.aio.ServerInterceptor):
+    """See the module. Give it to the server as the first interceptor."""
+
+    def __init__(self, *, program: str) -> None:
+        self._log = logs.get_logger(program)
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the method's handler, wrapped once and kept.
+
+        Only methods that exist are kept, so a caller who invents names cannot grow the table.
+        """
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            wrapped = self._wrap(method, handler)
+            self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        deserialize = _safe_deserializer(handler.request_deserializer)
+        serialize = handler.response_serializer
+        # Behaviors of another kind (grpcio's own health and reflection servicers) stay as they are.
+        if inspect.isasyncgenfunction(handler.stream_stream):
+            behavior = self._streaming(method, handler.stream_stream, stream_in=True)
+            return grpc.stream_stream_rpc_method_handler(behavior, deserialize, serialize)
+        if inspect.isasyncgenfunction(handler.unary_stream):
+            behavior = self._streaming(method, handler.unary_stream, stream_in=False)
+            return grpc.unary_stream_rpc_method_handler(behavior, deserialize, serialize)
+        if inspect.iscoroutinefunction(handler.unary_unary):
+            behavior = self._unary(method, handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(behavior, deserialize, serialize)
+        return handler
+
+    def _unary(self, method: str, behavior: Behavior) -> Behavior:
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                _refuse_malformed(request)
+                return await behavior(request, context)
+            except (TrustError, Exception) as error:  # noqa: BLE001 - this is the boundary
+                await self._fail(method, context, error)
+
+        return guarded
+
+    def _streaming(self, method: str, behavior: Behavior, *, stream_in: bool) -> Behavior:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                if stream_in:
+                    request = _refuse_malformed_in(request)
+                else:
+                    _refuse_malformed(request)
+                async for response in behavior(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001 - this is the boundary
+                await self._fail(method, context, error)
+
+        return guarded
+
+    async def _fail(self, method: str, context: Context, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        request_id = request_id_of(context)
+        with structlog.contextvars.bound_contextvars(request_id=request_id, method=method):
+            if isinstance(error, TrustError):
+                if error.reason is Reason.INTERNAL:
+                    self._log.error("call failed", reason=error.reason.value)
+                else:
+                    self._log.debug("call refused", reason=error.reason.value)
+                await abort(context, error, request_id)
+            self._log.error("call failed unexpectedly", **logs.describe_exception(error))
+        await abort(
+            context,
+            TrustError(Reason.INTERNAL, f"internal error; quote request id {request_id} to the operator"),
+            request_id,
+        )
