@@ -1,0 +1,1 @@
+"""Everything that talks outward: SQL, password hashing, address parsing."""

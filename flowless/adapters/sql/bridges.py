@@ -1,0 +1,111 @@
+"""Bridges in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from flowless.adapters.sql import rows
+from flowless.adapters.sql.database import Database, WriteTransaction, to_us
+from flowless.adapters.sql.schema import bridge_secrets, bridges
+from flowless.domain.bridges import Bridge, BridgeSecret
+from trust_core.errors import Reason, TrustError
+
+_Rows = tuple[rows.Row, list[rows.Row]]
+
+
+class SqlBridgeStore:
+    """See `flowless.ports.stores.BridgeStore`."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def add(self, bridge: Bridge) -> None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> None:
+            await tx.connection.execute(sa.insert(bridges).values(rows.bridge_values(bridge)))
+            for secret in bridge.secrets:
+                await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge.id, secret)))
+
+        try:
+            await self._database.write(work)
+        except sa.exc.IntegrityError:
+            raise TrustError(Reason.BRIDGE_NAME_TAKEN, "another bridge has this name") from None
+
+    async def get(self, bridge_id: str) -> Bridge | None:
+        """See the port."""
+        found = await self._select(bridges.c.id == bridge_id)
+        return found[0] if found else None
+
+    async def find(self, name: str) -> Bridge | None:
+        """See the port."""
+        found = await self._select(bridges.c.name == name)
+        return found[0] if found else None
+
+    async def list(self) -> Sequence[Bridge]:
+        """See the port."""
+        return await self._select(sa.true())
+
+    async def _select(self, condition: sa.ColumnElement[bool]) -> Sequence[Bridge]:
+        # One statement, hence one snapshot of a bridge and its secrets.
+        statement = (
+            sa.select(
+                *bridges.c,
+                *(column.label(f"secret_{column.name}") for column in bridge_secrets.c),
+            )
+            .select_from(bridges.outerjoin(bridge_secrets, bridge_secrets.c.bridge_id == bridges.c.id))
+            .where(condition)
+            .order_by(bridges.c.name, bridge_secrets.c.created_us)
+        )
+        async with self._database.read() as connection:
+            found = (await connection.execute(statement)).mappings().all()
+        grouped: dict[str, _Rows] = {}
+        for mapping in found:
+            row = {str(key): value for key, value in mapping.items()}
+            _, secrets = grouped.setdefault(row["id"], (row, []))
+            if row["secret_digest"] is not None:
+                secrets.append({key.removeprefix("secret_"): row[key] for key in row if key.startswith("secret_")})
+        return [rows.bridge_of(row, secrets) for row, secrets in grouped.values()]
+
+    async def add_secret(self, bridge_id: str, secret: BridgeSecret, *, others_expire_at: datetime) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            live = (
+                sa.select(bridges.c.id)
+                .where(bridges.c.id == bridge_id, bridges.c.revoked_us.is_(None))
+                .with_for_update()
+            )
+            if (await tx.connection.execute(live)).first() is None:
+                return None
+            limit = to_us(others_expire_at)
+            others = (
+                sa.update(bridge_secrets)
+                .where(
+                    bridge_secrets.c.bridge_id == bridge_id,
+                    sa.or_(bridge_secrets.c.expires_us.is_(None), bridge_secrets.c.expires_us > limit),
+                )
+                .values(expires_us=limit)
+            )
+            await tx.connection.execute(others)
+            await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge_id, secret)))
+            return await tx.append("bridge", bridge_id, now=secret.created_at)
+
+        return await self._database.write(work)
+
+    async def revoke(self, bridge_id: str, *, now: datetime) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            query = sa.select(bridges.c.id, bridges.c.revoked_us).where(bridges.c.id == bridge_id).with_for_update()
+            row = (await tx.connection.execute(query)).first()
+            if row is None:
+                return None
+            if row.revoked_us is not None:
+                return await tx.log_end()
+            revoked = sa.update(bridges).where(bridges.c.id == bridge_id).values(revoked_us=to_us(now))
+            await tx.connection.execute(revoked)
+            return await tx.append("bridge", bridge_id, now=now)
+
+        return await self._database.write(work)

@@ -1,0 +1,34 @@
+"""The revocation log in SQL, read-only. Writers append through `WriteTransaction.append`."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from flowless.adapters.sql.database import Database
+from flowless.adapters.sql.schema import log_head, revocations
+from flowless.domain.revocations import LogHead, Revocation
+
+
+class SqlRevocationLog:
+    """See `flowless.ports.stores.RevocationLog`."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def head(self) -> LogHead:
+        """See the port."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(sa.select(log_head))).one()
+        return LogHead(log_id=row.log_id, revision=row.revision, compacted_through=row.compacted_through)
+
+    async def after(self, revision: int, *, until: int, limit: int) -> Sequence[Revocation]:
+        """See the port."""
+        statement = (
+            sa.select(revocations.c.revision, revocations.c.subject, revocations.c.key)
+            .where(revocations.c.revision > revision, revocations.c.revision <= until)
+            .order_by(revocations.c.revision)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            found = (await connection.execute(statement)).all()
+        return [Revocation(revision=row.revision, subject=row.subject, key=row.key) for row in found]

@@ -1,0 +1,104 @@
+"""The tables. `migrations/` makes them; a test holds the two together.
+
+Times are microseconds since the epoch as 64-bit integers: exact, ordered and alike on every database. Lists and
+attributes are JSON text. Session ids and bridge secrets occur only as SHA-256.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+users: Final = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("email", sa.String(254), nullable=False),
+    sa.Column("canonical_email", sa.String(254), nullable=False, unique=True),
+    sa.Column("email_verified", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("canonical_user_name", sa.String(64), unique=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("password_hash", sa.String(512), nullable=False),
+    # A session is live only while its epoch equals its user's.
+    sa.Column("session_epoch", sa.BigInteger, nullable=False),
+    sa.Column("user_name", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("last_name", sa.String(128), nullable=False),
+    sa.Column("phone", sa.String(32), nullable=False),
+    sa.Column("picture_url", sa.String(2048), nullable=False),
+    sa.Column("user_type", sa.String(64), nullable=False),
+    sa.Column("locale", sa.String(35), nullable=False),
+    sa.Column("roles", sa.Text, nullable=False),
+    sa.Column("attributes", sa.Text, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("updated_us", sa.BigInteger, nullable=False),
+)
+
+sessions: Final = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("handle", sa.String(32), nullable=False, unique=True),
+    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("bound_ip", sa.LargeBinary(16), nullable=False),
+    sa.Column("binding_key", sa.LargeBinary(32), nullable=False),
+    sa.Column("bound_device", sa.LargeBinary(32), nullable=False),
+    sa.Column("bound_agent", sa.LargeBinary(32), nullable=False),
+    sa.Column("methods", sa.Text, nullable=False),
+    sa.Column("device_name", sa.String(128), nullable=False),
+    sa.Column("bridge_id", sa.String(32), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("authenticated_us", sa.BigInteger, nullable=False),
+    sa.Column("last_seen_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_us", sa.BigInteger),
+    sa.Index("ix_sessions_user_id_created_us", "user_id", "created_us"),
+)
+
+# One row. Writers of the log update it first: its row lock, held until they commit, makes revisions
+# become visible in their order on every database.
+log_head: Final = sa.Table(
+    "log_head",
+    metadata,
+    sa.Column("only_row", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("log_id", sa.String(32), nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("compacted_through", sa.BigInteger, nullable=False),
+)
+
+revocations: Final = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("subject", sa.String(16), nullable=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+bridges: Final = sa.Table(
+    "bridges",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_us", sa.BigInteger),
+)
+
+bridge_secrets: Final = sa.Table(
+    "bridge_secrets",
+    metadata,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("bridge_id", sa.ForeignKey("bridges.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger),
+)

@@ -1,0 +1,180 @@
+"""Sessions in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from flowless.adapters.sql import rows
+from flowless.adapters.sql.database import Database, WriteTransaction, to_us
+from flowless.adapters.sql.schema import log_head, sessions, users
+from flowless.adapters.sql.users import revoke_user_sessions
+from flowless.domain.sessions import Session, SessionActivity, SessionRead
+from flowless.domain.users import UserStatus
+
+_READ = (
+    sa.select(
+        log_head.c.revision.label("log_revision"),
+        *(column.label(f"s_{column.name}") for column in sessions.c),
+        *(column.label(f"u_{column.name}") for column in users.c if column.name != "password_hash"),
+    )
+    .select_from(
+        log_head.outerjoin(sessions, sessions.c.digest == sa.bindparam("digest")).outerjoin(
+            users, users.c.id == sessions.c.user_id
+        )
+    )
+    .order_by(log_head.c.only_row)
+)
+
+
+class SqlSessionStore:
+    """See `flowless.ports.stores.SessionStore`."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def add(self, session: Session, *, expected_hash: str) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            # FOR UPDATE: revoking all of the user's sessions either sees this session or moves the epoch first.
+            same_user = (
+                sa.select(users.c.id)
+                .where(
+                    users.c.id == session.user_id,
+                    users.c.password_hash == expected_hash,
+                    users.c.status == UserStatus.ACTIVE.value,
+                    users.c.session_epoch == session.epoch,
+                )
+                .with_for_update()
+            )
+            if (await tx.connection.execute(same_user)).first() is None:
+                return None
+            await tx.connection.execute(sa.insert(sessions).values(rows.session_values(session)))
+            return await tx.log_end()
+
+        return await self._database.write(work)
+
+    async def read(self, digest: bytes) -> SessionRead:
+        """See the port. One statement, hence one snapshot."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(_READ, {"digest": digest})).mappings().one()
+        plain = {str(key): value for key, value in row.items()}
+        if plain["s_digest"] is None or plain["u_id"] is None:
+            return SessionRead(revision=plain["log_revision"])
+        return SessionRead(
+            revision=plain["log_revision"],
+            session=rows.session_of(plain, "s_"),
+            user=rows.user_of(plain, "u_"),
+            user_epoch=plain["u_session_epoch"],
+        )
+
+    async def revoke(self, digest: bytes, *, now: datetime) -> int:
+        """See the port."""
+        return await self._revoke(sessions.c.digest == digest, now=now)
+
+    async def revoke_handle(self, handle: str, *, now: datetime) -> int:
+        """See the port."""
+        return await self._revoke(sessions.c.handle == handle, now=now)
+
+    async def _revoke(self, which: sa.ColumnElement[bool], *, now: datetime) -> int:
+        async def work(tx: WriteTransaction) -> int:
+            statement = (
+                sa.update(sessions)
+                .where(which, sessions.c.revoked_us.is_(None))
+                .values(revoked_us=to_us(now))
+                .returning(sessions.c.digest)
+            )
+            digest = (await tx.connection.execute(statement)).scalar_one_or_none()
+            if digest is None:
+                return await tx.log_end()
+            return await tx.append("session", bytes(digest).hex(), now=now)
+
+        return await self._database.write(work)
+
+    async def revoke_user(self, user_id: str, *, except_handle: str, now: datetime) -> int:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int:
+            return await revoke_user_sessions(tx, user_id, except_handle=except_handle, now=now)
+
+        return await self._database.write(work)
+
+    async def replace_digest(self, digest: bytes, *, expected_epoch: int, new: bytes, now: datetime) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            live_user = sa.exists().where(
+                users.c.id == sessions.c.user_id,
+                users.c.session_epoch == expected_epoch,
+                users.c.status == UserStatus.ACTIVE.value,
+            )
+            statement = (
+                sa.update(sessions)
+                .where(
+                    sessions.c.digest == digest,
+                    sessions.c.epoch == expected_epoch,
+                    sessions.c.revoked_us.is_(None),
+                    sessions.c.expires_us > to_us(now),
+                    live_user,
+                )
+                .values(digest=new)
+            )
+            if not (await tx.connection.execute(statement)).rowcount:
+                return None
+            return await tx.append("session", digest.hex(), now=now)
+
+        return await self._database.write(work)
+
+    async def list_live(
+        self, user_id: str, *, now: datetime, seen_after: datetime, before: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Session]:
+        """See the port."""
+        statement = (
+            sa.select(sessions)
+            .join(users, users.c.id == sessions.c.user_id)
+            .where(
+                sessions.c.user_id == user_id,
+                sessions.c.revoked_us.is_(None),
+                sessions.c.epoch == users.c.session_epoch,
+                sessions.c.expires_us > to_us(now),
+                sessions.c.last_seen_us > to_us(seen_after),
+            )
+            .order_by(sessions.c.created_us.desc(), sessions.c.handle.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            created, handle = to_us(before[0]), before[1]
+            statement = statement.where(
+                sa.or_(
+                    sessions.c.created_us < created,
+                    sa.and_(sessions.c.created_us == created, sessions.c.handle < handle),
+                )
+            )
+        async with self._database.read() as connection:
+            found = (await connection.execute(statement)).mappings().all()
+        return [rows.session_of({str(key): value for key, value in row.items()}) for row in found]
+
+    async def touch(self, activities: Sequence[SessionActivity], *, now: datetime, interval_seconds: float) -> None:
+        """See the port."""
+        updates = [
+            {"b_digest": a.digest, "b_seen": to_us(now - a.idle_for), "b_limit": to_us(now - a.idle_for - interval)}
+            for interval in (timedelta(seconds=interval_seconds),)
+            for a in activities
+        ]
+        if not updates:
+            return
+
+        async def work(tx: WriteTransaction) -> None:
+            statement = (
+                sa.update(sessions)
+                .where(
+                    sessions.c.digest == sa.bindparam("b_digest"),
+                    sessions.c.last_seen_us <= sa.bindparam("b_limit"),
+                    sessions.c.revoked_us.is_(None),
+                )
+                .values(last_seen_us=sa.bindparam("b_seen"))
+            )
+            await tx.connection.execute(statement, updates)
+
+        await self._database.write(work)

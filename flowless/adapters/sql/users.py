@@ -1,0 +1,176 @@
+"""Users in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from flowless.adapters.sql import rows
+from flowless.adapters.sql.database import Database, WriteTransaction, to_us
+from flowless.adapters.sql.schema import sessions, users
+from flowless.domain.users import Profile, User, UserStatus
+from flowless.ports.stores import Credentials, NewUser
+from trust_core.errors import Reason, TrustError
+
+
+class SqlUserStore:
+    """See `flowless.ports.stores.UserStore`."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def add(self, new: NewUser) -> None:
+        """See the port."""
+        values = rows.user_values(new.user) | {
+            "canonical_email": new.canonical_email,
+            "password_hash": new.password_hash,
+            "session_epoch": 1,
+        }
+
+        async def work(tx: WriteTransaction) -> None:
+            taken = sa.select(users.c.id).where(users.c.canonical_email == new.canonical_email)
+            if (await tx.connection.execute(taken)).first() is not None:
+                raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
+            await tx.connection.execute(sa.insert(users).values(values))
+
+        await self._write_named(work)
+
+    async def _write_named(self, work: Any) -> Any:
+        """Write; of the constraints only that on the user name is left to the database to find broken."""
+        try:
+            return await self._database.write(work)
+        except sa.exc.IntegrityError as error:
+            if "canonical_email" in str(error.orig):
+                raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address") from None
+            raise TrustError(Reason.USER_NAME_TAKEN, "another user has this user name") from None
+
+    async def get(self, user_id: str) -> User | None:
+        """See the port."""
+        found = await self.credentials(user_id)
+        return None if found is None else found.user
+
+    async def credentials(self, user_id: str) -> Credentials | None:
+        """See the port."""
+        return await self._find(users.c.id == user_id)
+
+    async def credentials_by_email(self, canonical_email: str) -> Credentials | None:
+        """See the port."""
+        return await self._find(users.c.canonical_email == canonical_email)
+
+    async def credentials_by_user_name(self, canonical_user_name: str) -> Credentials | None:
+        """See the port."""
+        return await self._find(users.c.canonical_user_name == canonical_user_name)
+
+    async def _find(self, condition: sa.ColumnElement[bool]) -> Credentials | None:
+        async with self._database.read() as connection:
+            row = (await connection.execute(sa.select(users).where(condition))).mappings().first()
+        if row is None:
+            return None
+        return Credentials(
+            user=rows.user_of(_plain(row)), password_hash=row["password_hash"], epoch=row["session_epoch"]
+        )
+
+    async def list(self, *, after: str, limit: int) -> Sequence[User]:
+        """See the port."""
+        statement = sa.select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
+        async with self._database.read() as connection:
+            found = (await connection.execute(statement)).mappings().all()
+        return [rows.user_of(_plain(row)) for row in found]
+
+    async def update(
+        self, user_id: str, profile: Profile, only: frozenset[str], *, now: datetime
+    ) -> tuple[User, int] | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> tuple[User, int] | None:
+            values = rows.profile_values(profile, only) | {"updated_us": to_us(now)}
+            statement = sa.update(users).where(users.c.id == user_id).values(values).returning(*users.c)
+            row = (await tx.connection.execute(statement)).mappings().first()
+            if row is None:
+                return None
+            return rows.user_of(_plain(row)), await tx.append("user", user_id, now=now)
+
+        result: tuple[User, int] | None = await self._write_named(work)
+        return result
+
+    async def set_status(self, user_id: str, status: UserStatus, *, now: datetime) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            query = sa.select(users.c.status).where(users.c.id == user_id).with_for_update()
+            current = (await tx.connection.execute(query)).scalar_one_or_none()
+            if current is None:
+                return None
+            if current == status.value:
+                return await tx.log_end()
+            values: dict[str, Any] = {"status": status.value, "updated_us": to_us(now)}
+            if status is UserStatus.DISABLED:
+                values["session_epoch"] = users.c.session_epoch + 1
+            await tx.connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
+            return await tx.append("user", user_id, now=now)
+
+        return await self._database.write(work)
+
+    async def delete(self, user_id: str, *, now: datetime) -> int:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int:
+            gone = (await tx.connection.execute(sa.delete(users).where(users.c.id == user_id))).rowcount
+            return await tx.append("user", user_id, now=now) if gone else await tx.log_end()
+
+        return await self._database.write(work)
+
+    async def set_password(
+        self, user_id: str, *, expected_hash: str, new_hash: str, except_handle: str, now: datetime
+    ) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            statement = (
+                sa.update(users)
+                .where(users.c.id == user_id, users.c.password_hash == expected_hash)
+                .values(password_hash=new_hash, updated_us=to_us(now))
+            )
+            if not (await tx.connection.execute(statement)).rowcount:
+                return None
+            return await revoke_user_sessions(tx, user_id, except_handle=except_handle, now=now)
+
+        return await self._database.write(work)
+
+    async def upgrade_hash(self, user_id: str, *, expected_hash: str, new_hash: str) -> None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> None:
+            await tx.connection.execute(
+                sa.update(users)
+                .where(users.c.id == user_id, users.c.password_hash == expected_hash)
+                .values(password_hash=new_hash)
+            )
+
+        await self._database.write(work)
+
+
+async def revoke_user_sessions(tx: WriteTransaction, user_id: str, *, except_handle: str, now: datetime) -> int:
+    """Revoke all of a user's sessions but one by moving the user to a new epoch: one write, whatever their number."""
+    moved = (
+        sa.update(users)
+        .where(users.c.id == user_id)
+        .values(session_epoch=users.c.session_epoch + 1)
+        .returning(users.c.session_epoch)
+    )
+    epoch = (await tx.connection.execute(moved)).scalar_one_or_none()
+    if epoch is None:
+        return await tx.log_end()
+    if except_handle:
+        # Only a session of the epoch before may come along: one revoked earlier stays revoked.
+        await tx.connection.execute(
+            sa.update(sessions)
+            .where(sessions.c.handle == except_handle, sessions.c.user_id == user_id, sessions.c.epoch == epoch - 1)
+            .values(epoch=epoch)
+        )
+    return await tx.append("user", user_id, now=now)
+
+
+def _plain(row: sa.RowMapping) -> dict[str, Any]:
+    return {str(key): value for key, value in row.items()}

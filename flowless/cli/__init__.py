@@ -1,0 +1,53 @@
+"""The command `flowless`. Each group of commands has a module; `common` holds what they share."""
+
+import os
+from typing import Annotated, NoReturn
+
+import typer
+
+from flowless.cli import bridges, doctor, serve, sessions, users
+from trust_core.version import __version__
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 refused or not found; 2 wrong usage; 3 the database cannot be used now; "
+    "4 settings or schema have to be mended. "
+    "Settings come from FLOWLESS_* variables over --config FILE."
+)
+
+app = typer.Typer(
+    name="flowless",
+    help="Identities, sessions and single-use trust tokens. The only owner of truth.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+serve.register(app)
+doctor.register(app)
+app.add_typer(bridges.app, name="bridges")
+app.add_typer(users.app, name="users")
+app.add_typer(sessions.app, name="sessions")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _flowless(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Identities, sessions and single-use trust tokens. The only owner of truth."""
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    # The database holds personal data and hashes: whatever Flowless creates is for its own user only.
+    os.umask(0o077)
+    app()
+    raise SystemExit(0)

@@ -1,0 +1,127 @@
+"""`flowless doctor`: is everything as it must be, and if not, how to mend it."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from flowless.adapters.sql.database import Database
+from flowless.adapters.sql.migrate import SchemaError, require_current
+from flowless.adapters.sql.revocation_log import SqlRevocationLog
+from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
+from flowless.config import ConfigError, Settings, load
+from trust_core import logs
+from trust_core.clock import SystemClock
+from trust_core.errors import TrustError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it is, how to mend it."""
+
+    check: str
+    state: Literal["ok", "warn", "bad"]
+    finding: str
+    mend: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("doctor")(_doctor)
+
+
+def _doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check settings, database, file permissions and clock; say how to mend each. Exits with 4 when something is bad.
+
+    \b
+    Examples:
+      flowless doctor
+      FLOWLESS_DATABASE_URL=sqlite:////var/lib/flowless/flowless.db flowless doctor --json
+    """
+    findings = _findings(config)
+    rows = [{"check": f.check, "state": f.state, "finding": f.finding, "mend": f.mend} for f in findings]
+    show(rows, as_json=as_json, empty="nothing to check")
+    if any(f.state == "bad" for f in findings):
+        raise typer.Exit(EXIT_SETTINGS)
+
+
+def _findings(config: Path | None) -> list[Finding]:
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        return [
+            Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")
+        ]
+    logs.configure(level="error", style=settings.log_format)
+    return [
+        Finding("settings", "ok", f"{'from ' + str(config) if config else 'from the environment'}"),
+        *_transport(settings),
+        *_files(settings.database_file),
+        *asyncio.run(_database(settings)),
+        *_clock(),
+    ]
+
+
+def _transport(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        for path in (settings.tls_cert_file, settings.tls_key_file):
+            if not os.access(path, os.R_OK):
+                yield Finding("transport", "bad", f"cannot read {path}", "make it readable for this user")
+                return
+        if stat.S_IMODE(settings.tls_key_file.stat().st_mode) & 0o077:
+            yield Finding("transport", "warn", "others can read the TLS key", f"chmod 600 {settings.tls_key_file}")
+            return
+        yield Finding("transport", "ok", f"TLS on {settings.listen}")
+    elif settings.is_local:
+        yield Finding("transport", "ok", f"plaintext on {settings.listen}, reachable from this machine only")
+    else:
+        yield Finding("transport", "warn", f"plaintext on {settings.listen}", "set tls_cert_file and tls_key_file")
+
+
+def _files(database: Path) -> Iterator[Finding]:
+    directory = database.parent.resolve()
+    if not directory.is_dir():
+        yield Finding("files", "bad", f"no directory {directory}", f"mkdir -m 700 {directory}")
+        return
+    if not os.access(directory, os.W_OK | os.X_OK):
+        yield Finding(
+            "files", "bad", f"cannot write in {directory}", "SQLite keeps its log beside the database: chown"
+        )
+        return
+    if database.exists():
+        mode = stat.S_IMODE(database.stat().st_mode)
+        if mode & 0o007:
+            yield Finding("files", "warn", f"everyone can open {database} ({mode:04o})", f"chmod 600 {database}")
+            return
+    yield Finding("files", "ok", str(directory))
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    if not settings.database_file.exists():
+        return [Finding("database", "bad", f"no file {settings.database_file}", "flowless migrate")]
+    database = Database.open(settings.database_url, busy_timeout_seconds=settings.busy_timeout_seconds)
+    try:
+        await require_current(database)
+        head = await SqlRevocationLog(database=database).head()
+    except SchemaError as error:
+        return [Finding("database", "bad", str(error), "flowless migrate")]
+    except TrustError as error:
+        return [Finding("database", "bad", error.message, "is the disk full, or another process writing?")]
+    finally:
+        await database.close()
+    return [Finding("database", "ok", f"schema is current, log at revision {head.revision}")]
+
+
+def _clock() -> Iterator[Finding]:
+    clock = SystemClock()
+    if clock.source == "CLOCK_BOOTTIME":
+        yield Finding("clock", "ok", "durations count suspended time (CLOCK_BOOTTIME)")
+    else:
+        yield Finding(
+            "clock", "warn", f"durations by {clock.source} do not count suspended time", "run on Linux in production"
+        )

@@ -1,0 +1,149 @@
+"""Settings of Flowless: from the environment (`FLOWLESS_…`) over an optional TOML file, checked once, then frozen."""
+
+import ipaddress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from flowless.adapters.argon2_hasher import PROFILES, TESTING_PROFILE
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the text lists every problem and never a value."""
+
+
+class Settings(BaseSettings):
+    """All settings. Durations say their unit in their names."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWLESS_", frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    database_url: str = Field("sqlite:///flowless.db", description="sqlite:///relative.db or sqlite:////absolute.db")
+    listen: str = Field("127.0.0.1:7600", description="host:port, [v6]:port, or unix:/path")
+    tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback")
+    tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file")
+    insecure_listen: bool = Field(
+        False, description="allow plaintext off loopback; every secret is readable on the way"
+    )
+
+    session_absolute_seconds: int = Field(
+        86_400,
+        ge=60,
+        le=366 * 86_400,
+        description="sessions end this long after login (NIST SP 800-63B-4 AAL2: 24 h)",
+    )
+    session_idle_seconds: int = Field(
+        3_600, ge=60, le=366 * 86_400, description="or this long after their last use (NIST SP 800-63B-4 AAL2: 1 h)"
+    )
+    activity_interval_seconds: int = Field(60, ge=1, le=3_600, description="last use is written at most this often")
+
+    password_profile: Literal["rfc9106-second", "owasp", "testing"] = Field(
+        "rfc9106-second", description="Argon2id cost"
+    )
+    hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
+    testing: bool = Field(False, description="allow what only tests may use")
+
+    busy_timeout_seconds: float = Field(2.0, gt=0, le=60, description="how long a call waits for the database")
+    poll_seconds: float = Field(0.1, ge=0.01, le=1.0, description="the log is read at least this often")
+    min_read_spacing_seconds: float = Field(0.002, ge=0, le=0.1, description="and at most this often")
+    max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
+    max_concurrent_calls: int = Field(10_000, ge=1, le=1_000_000, description="calls in flight, streams included")
+    max_message_bytes: int = Field(1_048_576, ge=4_096, le=16_777_216, description="largest request")
+    drain_seconds: float = Field(10.0, ge=0, le=600, description="time for calls in flight after SIGTERM")
+    reflection: bool = Field(False, description="serve gRPC reflection, for development")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if not url.startswith("sqlite:///") or url.rstrip("/") == "sqlite:":
+            raise ValueError("must be sqlite:///relative.db or sqlite:////absolute.db")
+        return url
+
+    @field_validator("password_profile")
+    @classmethod
+    def _known_profile(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"must be one of {', '.join(PROFILES)}")
+        return profile
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.password_profile == TESTING_PROFILE and not self.testing:
+            raise ValueError("password_profile 'testing' is worthless on purpose and needs testing = true")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together")
+        if self.tls_cert_file is None and not self.insecure_listen and not self.is_local:
+            raise ValueError(
+                "listen is neither loopback nor a Unix socket: set tls_cert_file and tls_key_file, "
+                "or insecure_listen = true if something else encrypts"
+            )
+        if self.session_idle_seconds > self.session_absolute_seconds:
+            raise ValueError("session_idle_seconds must not exceed session_absolute_seconds")
+        if self.activity_interval_seconds > self.session_idle_seconds / 2:
+            raise ValueError("activity_interval_seconds must not exceed half of session_idle_seconds")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `listen` can only be reached from this machine."""
+        if self.listen.startswith("unix:"):
+            return True
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def session_absolute(self) -> timedelta:
+        """Absolute session lifetime."""
+        return timedelta(seconds=self.session_absolute_seconds)
+
+    @property
+    def session_idle(self) -> timedelta:
+        """Idle session lifetime."""
+        return timedelta(seconds=self.session_idle_seconds)
+
+    @property
+    def database_file(self) -> Path:
+        """File of the SQLite database."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+def load(config_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings. Raises ConfigError with every problem found."""
+
+    class _FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+            if config_file is not None:
+                sources += (TomlConfigSettingsSource(settings_cls, toml_file=config_file),)
+            return sources
+
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"no such file: {config_file}")
+    try:
+        return _FromFile(**overrides)
+    except ValidationError as error:
+        problems = "\n".join(
+            f"  {'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigError(f"the settings cannot be used:\n{problems}") from None
+    except ValueError as error:  # a TOML file that is not TOML
+        raise ConfigError(f"{config_file}: {error}") from None

@@ -1,0 +1,1 @@
+"""Pure rules and records of Flowless: no I/O, no clock, the standard library only."""

@@ -1,0 +1,49 @@
+"""Checks of fields that callers send: collect every violation, then refuse once."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from trust_core.errors import Violation, invalid
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
+
+
+class Fields:
+    """Collects violations. Use one per request; call `refuse` before using any of the values."""
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Note one violation."""
+        self._violations.append(Violation(field=field, description=description))
+
+    def refuse(self) -> None:
+        """Raise INVALID_FIELD with everything noted; do nothing when all is well."""
+        if self._violations:
+            raise invalid(*self._violations)
+
+    def text(self, field: str, value: str, *, most: int, least: int = 0) -> None:
+        """Note a text that is too short, too long (in characters) or holds control characters."""
+        if least and not value:
+            self.add(field, "required")
+        elif not least <= len(value) <= most:
+            self.add(field, f"{least} to {most} characters" if least else f"at most {most} characters")
+        elif _CONTROL.search(value):
+            self.add(field, "must not hold control characters")
+
+    def matching(self, field: str, value: str, pattern: re.Pattern[str], description: str) -> None:
+        """Note a text that the pattern does not match as a whole."""
+        if pattern.fullmatch(value) is None:
+            self.add(field, description)
+
+    def utf8(self, field: str, value: str, *, most: int) -> None:
+        """Note a text longer than `most` bytes in UTF-8. Any character is welcome: it is only ever digested."""
+        if len(value.encode("utf-8", "surrogatepass")) > most:
+            self.add(field, f"at most {most} bytes")
+
+    def size(self, field: str, values: Sequence[object], *, most: int) -> None:
+        """Note a list that is too long."""
+        if len(values) > most:
+            self.add(field, f"at most {most} items")

@@ -1,0 +1,1 @@
+"""Thin servicers over the services, and the one authorization interceptor."""

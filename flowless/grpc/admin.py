@@ -1,0 +1,70 @@
+"""AdminService: message -> service -> message."""
+
+from trustlayer.v1 import admin_pb2 as pb
+from trustlayer.v1 import admin_pb2_grpc
+
+from flowless.domain.bridges import Scope
+from flowless.domain.fields import Fields
+from flowless.grpc import convert
+from flowless.grpc.replies import not_implemented, wrote
+from flowless.services.bridges import Bridges
+from trust_core.clock import Clock
+from trust_core.grpc_edge import Context
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """See proto/trustlayer/v1/admin.proto."""
+
+    def __init__(self, *, bridges: Bridges, clock: Clock) -> None:
+        self._bridges = bridges
+        self._clock = clock
+
+    async def CreateBridge(self, request: pb.CreateBridgeRequest, context: Context) -> pb.CreateBridgeResponse:
+        """See the proto."""
+        fields = Fields()
+        scopes: set[Scope] = set()
+        for number in request.scopes:
+            try:
+                scopes.add(Scope(number))
+            except ValueError:
+                fields.add("scopes", "scopes that a bridge can hold")
+        fields.refuse()
+        new = await self._bridges.create(request.name, frozenset(scopes))
+        return pb.CreateBridgeResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
+
+    async def ListBridges(self, request: pb.ListBridgesRequest, context: Context) -> pb.ListBridgesResponse:
+        """See the proto."""
+        now = self._clock.now()
+        return pb.ListBridgesResponse(bridges=[convert.bridge(b, now) for b in await self._bridges.list()])
+
+    async def RotateBridgeSecret(
+        self, request: pb.RotateBridgeSecretRequest, context: Context
+    ) -> pb.RotateBridgeSecretResponse:
+        """See the proto."""
+        fields = Fields()
+        overlap = convert.time_delta("overlap", request.overlap, fields)
+        fields.refuse()
+        new = await self._bridges.rotate(request.bridge_id, overlap=overlap)
+        return pb.RotateBridgeSecretResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
+
+    async def RevokeBridge(self, request: pb.RevokeBridgeRequest, context: Context) -> pb.RevokeBridgeResponse:
+        """See the proto."""
+        return pb.RevokeBridgeResponse(revision=wrote(context, await self._bridges.revoke(request.bridge_id)))
+
+    async def RotateSigningKey(
+        self, request: pb.RotateSigningKeyRequest, context: Context
+    ) -> pb.RotateSigningKeyResponse:
+        """See the proto."""
+        not_implemented("AdminService/RotateSigningKey")
+
+    async def ListSigningKeys(
+        self, request: pb.ListSigningKeysRequest, context: Context
+    ) -> pb.ListSigningKeysResponse:
+        """See the proto."""
+        not_implemented("AdminService/ListSigningKeys")
+
+    async def ListAuditEvents(
+        self, request: pb.ListAuditEventsRequest, context: Context
+    ) -> pb.ListAuditEventsResponse:
+        """See the proto."""
+        not_implemented("AdminService/ListAuditEvents")

@@ -1,0 +1,82 @@
+"""BridgeService: validation, the watch stream, activity."""
+
+from collections.abc import AsyncIterator
+
+from trustlayer.v1 import bridge_pb2 as pb
+from trustlayer.v1 import bridge_pb2_grpc, types_pb2
+
+from flowless.domain.fields import Fields
+from flowless.domain.sessions import ActiveSession, SessionActivity
+from flowless.grpc import convert
+from flowless.grpc.authorization import caller
+from flowless.grpc.replies import not_implemented
+from flowless.grpc.watch import WatchStream
+from flowless.ports.stores import RevocationLog
+from flowless.services.revocation_tail import RevocationTail
+from flowless.services.sessions import Sessions
+from trust_core.grpc_edge import Context
+from trust_core.modes import DenialReason
+
+
+class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
+    """See proto/trustlayer/v1/bridge.proto."""
+
+    def __init__(self, *, sessions: Sessions, tail: RevocationTail, log: RevocationLog) -> None:
+        self._sessions = sessions
+        self._tail = tail
+        self._log = log
+
+    async def ValidateSession(
+        self, request: pb.ValidateSessionRequest, context: Context
+    ) -> pb.ValidateSessionResponse:
+        """See the proto."""
+        mode = convert.mode(request.mode)
+        answer = await self._sessions.validate(
+            request.session_id,
+            mode=mode,
+            context=convert.context(request.context),
+            min_revision=request.min_revision,
+        )
+        if isinstance(answer.result, ActiveSession):
+            active, denial = convert.cacheable(answer.result, with_binding=mode is None), None
+        else:
+            active, denial = None, convert.denial(answer.result)
+        malformed = answer.result is DenialReason.MALFORMED
+        freshness = types_pb2.Freshness(
+            tier=types_pb2.TIER_NONE if malformed else types_pb2.TIER_DATABASE, revision=answer.revision
+        )
+        return pb.ValidateSessionResponse(active=active, denial=denial, freshness=freshness)
+
+    async def WatchRevocations(
+        self, request_iterator: AsyncIterator[pb.WatchRevocationsRequest], context: Context
+    ) -> AsyncIterator[pb.WatchRevocationsResponse]:
+        """See the proto."""
+        stream = WatchStream(tail=self._tail, log=self._log, bridge_id=caller().id)
+        async for response in stream.serve(request_iterator):
+            yield response
+
+    async def ReportActivity(self, request: pb.ReportActivityRequest, context: Context) -> pb.ReportActivityResponse:
+        """See the proto."""
+        fields = Fields()
+        activities = [
+            SessionActivity(
+                digest=activity.session_digest,
+                idle_for=convert.time_delta("activities.idle_for", activity.idle_for, fields),
+            )
+            for activity in request.activities
+        ]
+        fields.refuse()
+        remaining = await self._sessions.report_activity(activities)
+        return pb.ReportActivityResponse(
+            sessions=[
+                pb.SessionIdle(session_digest=digest, idle_remaining=convert.duration(left))
+                for digest, left in remaining.items()
+            ]
+        )
+
+    async def PrewarmSessions(
+        self, request: pb.PrewarmSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.PrewarmSessionsResponse]:
+        """See the proto."""
+        not_implemented("BridgeService/PrewarmSessions")
+        yield pb.PrewarmSessionsResponse()  # type: ignore[unreachable]  # the RPC is a stream: so must this be

@@ -1,0 +1,200 @@
+"""Between records and messages."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
+from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
+
+from flowless.domain.bridges import Bridge
+from flowless.domain.fields import Fields
+from flowless.domain.sessions import ActiveSession, Session
+from flowless.domain.users import Profile, User, UserStatus
+from trust_core import modes
+from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
+
+_STATUS = {
+    UserStatus.ACTIVE: types_pb2.USER_STATUS_ACTIVE,
+    UserStatus.DISABLED: types_pb2.USER_STATUS_DISABLED,
+}
+
+
+def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
+    """Timestamp of a moment."""
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def duration(delta: timedelta) -> duration_pb2.Duration:
+    """Duration of a time delta."""
+    message = duration_pb2.Duration()
+    message.FromTimedelta(delta)
+    return message
+
+
+def time_delta(field: str, message: duration_pb2.Duration, fields: Fields) -> timedelta:
+    """Time delta of a duration; notes one that is out of protobuf's range."""
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError):
+        fields.add(field, "a valid duration")
+        return timedelta(0)
+
+
+def user(record: User) -> types_pb2.User:
+    """Message of a user."""
+    profile = record.profile
+    message = types_pb2.User(
+        id=record.id,
+        email=record.email,
+        email_verified=record.email_verified,
+        user_name=profile.user_name,
+        name=profile.name,
+        last_name=profile.last_name,
+        phone=profile.phone,
+        picture_url=profile.picture_url,
+        user_type=profile.user_type,
+        locale=profile.locale,
+        status=_STATUS[record.status],
+        roles=profile.roles,
+        create_time=timestamp(record.created_at),
+        update_time=timestamp(record.updated_at),
+    )
+    if profile.attributes:
+        json_format.ParseDict(dict(profile.attributes), message.attributes)
+    return message
+
+
+def attributes(message: struct_pb2.Struct) -> Mapping[str, Any]:
+    """Plain data of a Struct. Raises INVALID_FIELD for one that JSON cannot express."""
+    try:
+        plain: Mapping[str, Any] = json_format.MessageToDict(message)
+    except (json_format.SerializeToJsonError, ValueError, RecursionError):
+        fields = Fields()
+        fields.add("attributes", "a JSON object with finite numbers")
+        fields.refuse()
+        raise
+    return plain
+
+
+def profile(message: identity_pb2.RegisterUserRequest | types_pb2.User) -> Profile:
+    """Profile fields of a request; the messages share their names."""
+    return Profile(
+        user_name=message.user_name,
+        name=message.name,
+        last_name=message.last_name,
+        phone=message.phone,
+        picture_url=message.picture_url,
+        user_type=message.user_type,
+        locale=message.locale,
+        roles=tuple(message.roles),
+        attributes=attributes(message.attributes),
+    )
+
+
+def context(message: types_pb2.RequestContext) -> RequestContext:
+    """Record of a request context."""
+    return RequestContext(
+        client_ip=message.client_ip,
+        device_fingerprint=message.device_fingerprint,
+        user_agent=message.user_agent,
+    )
+
+
+def mode(number: int) -> ValidationMode | None:
+    """Mode of its number; `None` for unspecified; INVALID_FIELD for a number that this version does not know."""
+    if number == types_pb2.VALIDATION_MODE_UNSPECIFIED:
+        return None
+    try:
+        return ValidationMode(number)
+    except ValueError:
+        fields = Fields()
+        fields.add("mode", "one of STANDARD, ADVANCED, STRICT, or unspecified")
+        fields.refuse()
+        raise
+
+
+def session(active: ActiveSession) -> types_pb2.Session:
+    """Message of an active session, as an app may see it."""
+    record = active.session
+    return types_pb2.Session(
+        handle=record.handle,
+        user=user(active.user),
+        create_time=timestamp(record.created_at),
+        authenticate_time=timestamp(record.authenticated_at),
+        expire_time=timestamp(record.expires_at),
+        authentication_methods=record.methods,
+        satisfiable_modes=[
+            types_pb2.ValidationMode.ValueType(m.value) for m in modes.satisfiable_modes(record.binding)
+        ],
+    )
+
+
+def cacheable(active: ActiveSession, *, with_binding: bool) -> bridge_pb2.CacheableSession:
+    """Message of an active session, as a sidecar caches it."""
+    binding = active.session.binding
+    return bridge_pb2.CacheableSession(
+        session=session(active),
+        binding=bridge_pb2.SessionBinding(
+            client_ip=binding.client_ip,
+            key=binding.key,
+            device_fingerprint=binding.device_fingerprint,
+            user_agent=binding.user_agent,
+        )
+        if with_binding
+        else None,
+        absolute_remaining=duration(active.absolute_remaining),
+        idle_remaining=duration(active.idle_remaining),
+    )
+
+
+def denial(reason: DenialReason) -> types_pb2.Denial:
+    """Message of a denial."""
+    return types_pb2.Denial(reason=types_pb2.DenialReason.ValueType(reason.value), message=DENIAL_TEXT[reason])
+
+
+def session_summary(record: Session) -> session_pb2.SessionSummary:
+    """One line of a list of sessions."""
+    return session_pb2.SessionSummary(
+        handle=record.handle,
+        create_time=timestamp(record.created_at),
+        last_seen_time=timestamp(record.last_seen_at),
+        expire_time=timestamp(record.expires_at),
+        client_ip=modes.unpack_ip(record.binding.client_ip),
+        device_name=record.device_name,
+    )
+
+
+def bridge(record: Bridge, now: datetime) -> admin_pb2.Bridge:
+    """Message of a bridge."""
+    return admin_pb2.Bridge(
+        id=record.id,
+        name=record.name,
+        scopes=[options_pb2.Scope.ValueType(scope.value) for scope in sorted(record.scopes)],
+        create_time=timestamp(record.created_at),
+        revoke_time=None if record.revoked_at is None else timestamp(record.revoked_at),
+        live_secrets=record.live_secrets(now),
+    )
+
+
+def page_token(*parts: str) -> str:
+    """Opaque page token of the last item's position."""
+    return base64.urlsafe_b64encode("\n".join(parts).encode()).decode() if parts else ""
+
+
+def from_page_token(token: str, *, parts: int) -> tuple[str, ...] | None:
+    """Position of a page token; `None` when there is none; INVALID_FIELD for one that is not ours."""
+    if not token:
+        return None
+    try:
+        found = tuple(base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("\n"))
+    except ValueError:
+        found = ()
+    if len(found) != parts or len(token) > 256:
+        fields = Fields()
+        fields.add("page_token", "a token from the answer before, or empty")
+        fields.refuse()
+    return found

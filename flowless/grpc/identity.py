@@ -1,0 +1,69 @@
+"""IdentityService: message -> service -> message."""
+
+from trustlayer.v1 import identity_pb2 as pb
+from trustlayer.v1 import identity_pb2_grpc
+
+from flowless.grpc import convert
+from flowless.grpc.replies import wrote
+from flowless.services.users import Users
+from trust_core.grpc_edge import Context
+
+
+class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
+    """See proto/trustlayer/v1/identity.proto."""
+
+    def __init__(self, *, users: Users) -> None:
+        self._users = users
+
+    async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
+        """See the proto."""
+        user = await self._users.register(
+            email=request.email, password=request.password, profile=convert.profile(request)
+        )
+        return pb.RegisterUserResponse(user=convert.user(user))
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
+        """See the proto."""
+        return pb.GetUserResponse(user=convert.user(await self._users.get(request.user_id)))
+
+    async def LookUpUser(self, request: pb.LookUpUserRequest, context: Context) -> pb.LookUpUserResponse:
+        """See the proto."""
+        return pb.LookUpUserResponse(user=convert.user(await self._users.look_up(request.login)))
+
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
+        """See the proto."""
+        position = convert.from_page_token(request.page_token, parts=1)
+        page = await self._users.list(page_size=request.page_size, after=position[0] if position else "")
+        return pb.ListUsersResponse(
+            users=[convert.user(user) for user in page.users],
+            next_page_token=convert.page_token(page.next_after) if page.next_after else "",
+        )
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
+        """See the proto."""
+        user, revision = await self._users.update(
+            request.user_id, convert.profile(request.user), frozenset(request.update_mask.paths)
+        )
+        return pb.UpdateUserResponse(user=convert.user(user), revision=wrote(context, revision))
+
+    async def DisableUser(self, request: pb.DisableUserRequest, context: Context) -> pb.DisableUserResponse:
+        """See the proto."""
+        return pb.DisableUserResponse(revision=wrote(context, await self._users.disable(request.user_id)))
+
+    async def EnableUser(self, request: pb.EnableUserRequest, context: Context) -> pb.EnableUserResponse:
+        """See the proto."""
+        return pb.EnableUserResponse(revision=wrote(context, await self._users.enable(request.user_id)))
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
+        """See the proto."""
+        return pb.DeleteUserResponse(revision=wrote(context, await self._users.delete(request.user_id)))
+
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> pb.ChangePasswordResponse:
+        """See the proto."""
+        revision = await self._users.change_password(
+            request.user_id,
+            current=request.current_password,
+            new=request.new_password,
+            except_handle=request.except_handle,
+        )
+        return pb.ChangePasswordResponse(revision=wrote(context, revision))

@@ -1,0 +1,114 @@
+"""The gRPC server: services, interceptors, limits, health. It starts only with a scope for every RPC."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from trustlayer.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    bridge_pb2,
+    bridge_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+    trust_token_pb2,
+    trust_token_pb2_grpc,
+)
+
+from flowless.grpc.admin import AdminServicer
+from flowless.grpc.authorization import PUBLIC_SERVICES, Authorization, required_scopes
+from flowless.grpc.bridge import BridgeServicer
+from flowless.grpc.identity import IdentityServicer
+from flowless.grpc.session import SessionServicer
+from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.services.bridges import Bridges
+from trust_core.grpc_edge import ErrorBoundary
+
+SERVICES: Final = (
+    identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    session_pb2.DESCRIPTOR.services_by_name["SessionService"],
+    trust_token_pb2.DESCRIPTOR.services_by_name["TrustTokenService"],
+    bridge_pb2.DESCRIPTOR.services_by_name["BridgeService"],
+    admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+)
+
+
+class FlowlessServer:
+    """Listens once `start` returned; `set_serving` and `stop` order the way out."""
+
+    def __init__(
+        self,
+        *,
+        bridges: Bridges,
+        identity: IdentityServicer,
+        session: SessionServicer,
+        trust_token: TrustTokenServicer,
+        bridge: BridgeServicer,
+        admin: AdminServicer,
+        max_message_bytes: int,
+        max_concurrent_calls: int,
+        serve_reflection: bool,
+    ) -> None:
+        self._health = HealthServicer()
+        authorization = Authorization(bridges=bridges, scopes=required_scopes(SERVICES))
+        self._server = grpc.aio.server(
+            interceptors=[ErrorBoundary(program="flowless"), authorization],
+            maximum_concurrent_rpcs=max_concurrent_calls,
+            options=_options(max_message_bytes),
+        )
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, self._server)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
+        trust_token_pb2_grpc.add_TrustTokenServiceServicer_to_server(trust_token, self._server)
+        bridge_pb2_grpc.add_BridgeServiceServicer_to_server(bridge, self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if serve_reflection:
+            names = [service.full_name for service in SERVICES]
+            reflection.enable_server_reflection([*names, PUBLIC_SERVICES[0], PUBLIC_SERVICES[1]], self._server)
+
+    def bind(self, listen: str, *, cert_file: Path | None, key_file: Path | None) -> str:
+        """Bind and return the address, with the port that the system chose for port 0. Raises OSError."""
+        try:
+            if cert_file is not None and key_file is not None:
+                credentials = grpc.ssl_server_credentials([(key_file.read_bytes(), cert_file.read_bytes())])
+                port = self._server.add_secure_port(listen, credentials)
+            else:
+                port = self._server.add_insecure_port(listen)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {listen}: is another process there?") from None
+        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks, for the server as a whole and for each service."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *(service.full_name for service in SERVICES)):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no new calls, let those in flight finish, cut them after the grace."""
+        await self._server.stop(grace_seconds)
+
+
+def _options(max_message_bytes: int) -> Sequence[tuple[str, int]]:
+    return (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_metadata_size", 8_192),
+        ("grpc.max_concurrent_streams", 1_000),
+        # A watcher whose machine vanished is found within keepalive_time + keepalive_timeout.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        # Clients may ping as often as our own sidecars do; faster ones are cut off.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.so_reuseport", 0),
+    )

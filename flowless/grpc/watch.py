@@ -1,0 +1,152 @@
+"""One watch stream: replay, then the tail's rows and a pong for every ping, in one order.
+
+The order is the point. Replayed rows, tailed rows and pongs leave through one subscription, so a pong with
+revision R can only be read by the watcher after every row up to R.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from trustlayer.v1 import bridge_pb2 as pb
+
+from flowless.domain.fields import Fields
+from flowless.domain.revocations import LogHead, Revocation
+from flowless.grpc import convert
+from flowless.ports.stores import RevocationLog
+from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
+from trust_core.errors import Reason, TrustError
+
+
+class WatchStream:
+    """Serves one stream. Everything happens in the event loop; the pinging half is a task of its own."""
+
+    def __init__(self, *, tail: RevocationTail, log: RevocationLog, bridge_id: str) -> None:
+        self._tail = tail
+        self._log = log
+        self._bridge_id = bridge_id
+
+    async def serve(
+        self, requests: AsyncIterator[pb.WatchRevocationsRequest]
+    ) -> AsyncIterator[pb.WatchRevocationsResponse]:
+        """Answer one stream until the watcher leaves, falls behind, or this replica stops."""
+        start = await _first(requests)
+        # A watcher that comes from another replica may be ahead of this one's tail: catch up before judging it.
+        if start.last_revision > self._tail.position.revision:
+            await self._tail.read_after_now()
+        subscription = self._tail.subscribe(bridge_id=self._bridge_id)
+        pings = asyncio.ensure_future(self._answer_pings(requests, subscription))
+        try:
+            head = subscription.start
+            reset = not await self._can_replay(start, head)
+            after = head.revision if reset else start.last_revision
+            yield pb.WatchRevocationsResponse(ready=pb.WatchReady(log_id=head.log_id, reset=reset, revision=after))
+            async for batch in self._replay(after, until=head.revision):
+                yield _batch(batch)
+            while True:
+                items = await subscription.take()
+                for response in _responses(items):
+                    yield response
+                if any(isinstance(item, GoAway) for item in items):
+                    return
+        except _WatcherLeftError:
+            return
+        finally:
+            self._tail.unsubscribe(subscription)
+            pings.cancel()
+            await asyncio.gather(pings, return_exceptions=True)
+
+    async def _can_replay(self, start: pb.WatchStart, head: LogHead) -> bool:
+        if start.log_id != head.log_id or start.last_revision > head.revision:
+            return False
+        compacted_through = (await self._log.head()).compacted_through
+        return start.last_revision >= compacted_through
+
+    async def _replay(self, after: int, *, until: int) -> AsyncIterator[list[Revocation]]:
+        while after < until:
+            rows = await self._log.after(after, until=until, limit=PAGE)
+            if not rows or rows[0].revision != after + 1:
+                raise TrustError(Reason.DRAINING, "the log was compacted meanwhile; open a new stream")
+            yield list(rows)
+            after = rows[-1].revision
+
+    async def _answer_pings(
+        self, requests: AsyncIterator[pb.WatchRevocationsRequest], subscription: Subscription
+    ) -> None:
+        try:
+            async for request in requests:
+                if request.WhichOneof("message") != "ping":
+                    raise _violation("message", "a ping after the start")
+                head = await self._tail.read_after_now()
+                # The tail has put every row up to `head` into the subscription before it came back.
+                subscription.put(Pong(request.ping.nonce, head.revision))
+        except TrustError as error:
+            subscription.close(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            subscription.close(TrustError(Reason.INTERNAL, "the watch stream failed; open a new one"))
+            raise
+        else:
+            subscription.close(_WatcherLeftError())
+
+
+class _WatcherLeftError(TrustError):
+    """The watcher half-closed the stream: it wants no more."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.DRAINING, "the watcher left")
+
+
+def _violation(field: str, description: str) -> TrustError:
+    fields = Fields()
+    fields.add(field, description)
+    try:
+        fields.refuse()
+    except TrustError as error:
+        return error
+    raise AssertionError("refuse raises")
+
+
+async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest]) -> pb.WatchStart:
+    request = await anext(requests, None)
+    if request is None or request.WhichOneof("message") != "start":
+        raise _violation("start", "required as the first message")
+    fields = Fields()
+    if request.start.last_revision < 0:
+        fields.add("start.last_revision", "0 or more")
+    fields.text("start.instance", request.start.instance, most=128)
+    fields.text("start.log_id", request.start.log_id, most=64)
+    convert.time_delta("start.max_staleness", request.start.max_staleness, fields)
+    fields.refuse()
+    return request.start
+
+
+def _responses(items: Iterable[Item]) -> list[pb.WatchRevocationsResponse]:
+    responses: list[pb.WatchRevocationsResponse] = []
+    rows: list[Revocation] = []
+    for item in items:
+        if isinstance(item, Revocation):
+            rows.append(item)
+            continue
+        if rows:
+            responses.append(_batch(rows))
+            rows = []
+        if isinstance(item, Pong):
+            responses.append(pb.WatchRevocationsResponse(pong=pb.WatchPong(nonce=item.nonce, revision=item.revision)))
+        elif isinstance(item, GoAway):
+            responses.append(pb.WatchRevocationsResponse(go_away=pb.WatchGoAway()))
+    if rows:
+        responses.append(_batch(rows))
+    return responses
+
+
+def _batch(rows: Iterable[Revocation]) -> pb.WatchRevocationsResponse:
+    return pb.WatchRevocationsResponse(revocations=pb.RevocationBatch(revocations=[_revocation(row) for row in rows]))
+
+
+def _revocation(row: Revocation) -> pb.Revocation:
+    if row.subject == "session":
+        return pb.Revocation(revision=row.revision, session_digest=bytes.fromhex(row.key))
+    if row.subject == "user":
+        return pb.Revocation(revision=row.revision, user_id=row.key)
+    return pb.Revocation(revision=row.revision)

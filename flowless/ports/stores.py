@@ -1,0 +1,169 @@
+"""What the services need of storage. Every store passes `tests/conformance`.
+
+Each method is one transaction. Those that return a revision have written their effect and the log row in that
+transaction, or changed nothing because nothing was to be done; the revision is then the log's present end, which
+is as good for `min_revision`. Once begun, a write is finished even if the caller is cancelled. Storage that
+fails raises TrustError STORAGE_UNAVAILABLE or STORAGE_FULL; no driver's exception leaves an adapter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flowless.domain.bridges import Bridge, BridgeSecret
+from flowless.domain.revocations import LogHead, Revocation
+from flowless.domain.sessions import Session, SessionActivity, SessionRead
+from flowless.domain.users import Profile, User, UserStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """A user with what a login compares."""
+
+    user: User
+    password_hash: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """A user to add, with the canonical forms that must be unique."""
+
+    user: User
+    canonical_email: str
+    password_hash: str
+
+
+class UserStore(Protocol):
+    """Users and their password hashes."""
+
+    async def add(self, new: NewUser) -> None:
+        """Add a user; TrustError EMAIL_TAKEN or USER_NAME_TAKEN when another has the name."""
+        ...
+
+    async def get(self, user_id: str) -> User | None:
+        """Read one user."""
+        ...
+
+    async def credentials(self, user_id: str) -> Credentials | None:
+        """Read a user with the password hash."""
+        ...
+
+    async def credentials_by_email(self, canonical_email: str) -> Credentials | None:
+        """Find by canonical e-mail address."""
+        ...
+
+    async def credentials_by_user_name(self, canonical_user_name: str) -> Credentials | None:
+        """Find by canonical user name."""
+        ...
+
+    async def list(self, *, after: str, limit: int) -> Sequence[User]:
+        """List users with an id greater than `after`, in the order of ids."""
+        ...
+
+    async def update(
+        self, user_id: str, profile: Profile, only: frozenset[str], *, now: datetime
+    ) -> tuple[User, int] | None:
+        """Change the named profile fields; `None` when there is no such user; TrustError USER_NAME_TAKEN."""
+        ...
+
+    async def set_status(self, user_id: str, status: UserStatus, *, now: datetime) -> int | None:
+        """Set the status; disabling also revokes all of the user's sessions. `None`: no such user."""
+        ...
+
+    async def delete(self, user_id: str, *, now: datetime) -> int:
+        """Erase the user with all sessions."""
+        ...
+
+    async def set_password(
+        self, user_id: str, *, expected_hash: str, new_hash: str, except_handle: str, now: datetime
+    ) -> int | None:
+        """Replace the hash and revoke the user's sessions but one; `None` when the hash is not as expected."""
+        ...
+
+    async def upgrade_hash(self, user_id: str, *, expected_hash: str, new_hash: str) -> None:
+        """Replace the hash of the same password by a better one; nothing happens when it changed meanwhile."""
+        ...
+
+
+class SessionStore(Protocol):
+    """Sessions by digest and by handle."""
+
+    async def add(self, session: Session, *, expected_hash: str) -> int | None:
+        """Add a session if its user is still active, with this hash and epoch.
+
+        Returns the log's end in the same transaction, or `None` when the user changed since the password was
+        checked: the login must then be refused.
+        """
+        ...
+
+    async def read(self, digest: bytes) -> SessionRead:
+        """Read session, user and the log's end in one snapshot."""
+        ...
+
+    async def revoke(self, digest: bytes, *, now: datetime) -> int:
+        """Revoke by digest."""
+        ...
+
+    async def revoke_handle(self, handle: str, *, now: datetime) -> int:
+        """Revoke by handle."""
+        ...
+
+    async def revoke_user(self, user_id: str, *, except_handle: str, now: datetime) -> int:
+        """Revoke all of a user's sessions but the one with that handle; the cost does not depend on their number."""
+        ...
+
+    async def replace_digest(self, digest: bytes, *, expected_epoch: int, new: bytes, now: datetime) -> int | None:
+        """Give a live session a new digest and revoke the old one; `None` when it is not live or the epoch moved."""
+        ...
+
+    async def list_live(
+        self, user_id: str, *, now: datetime, seen_after: datetime, before: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Session]:
+        """List live sessions, newest first, from before that creation time and handle."""
+        ...
+
+    async def touch(self, activities: Sequence[SessionActivity], *, now: datetime, interval_seconds: float) -> None:
+        """Record use, at most once per session and interval; never moves `last_seen_at` back."""
+        ...
+
+
+class RevocationLog(Protocol):
+    """The log, read-only: stores append to it inside their own transactions."""
+
+    async def head(self) -> LogHead:
+        """Read the log's end."""
+        ...
+
+    async def after(self, revision: int, *, until: int, limit: int) -> Sequence[Revocation]:
+        """Read rows with `revision < row.revision <= until`, in order, at most `limit`."""
+        ...
+
+
+class BridgeStore(Protocol):
+    """Bridges and the digests of their secrets."""
+
+    async def add(self, bridge: Bridge) -> None:
+        """Add a bridge; TrustError BRIDGE_NAME_TAKEN when another has the name."""
+        ...
+
+    async def get(self, bridge_id: str) -> Bridge | None:
+        """Read one bridge, revoked or not."""
+        ...
+
+    async def find(self, name: str) -> Bridge | None:
+        """Find by name, revoked or not."""
+        ...
+
+    async def list(self) -> Sequence[Bridge]:
+        """List all bridges in the order of their names."""
+        ...
+
+    async def add_secret(self, bridge_id: str, secret: BridgeSecret, *, others_expire_at: datetime) -> int | None:
+        """Add a secret and let the live ones expire then at the latest; `None` when there is no live bridge."""
+        ...
+
+    async def revoke(self, bridge_id: str, *, now: datetime) -> int | None:
+        """Revoke a bridge; `None` when there is no such bridge."""
+        ...

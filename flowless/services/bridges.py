@@ -1,0 +1,147 @@
+"""Use cases of bridges: create, list, rotate, revoke, authenticate.
+
+Shared state: the cache of authenticated bridges, touched by the event loop only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from flowless.domain.bridges import BRIDGE_NAME, Bridge, BridgeSecret, Scope
+from flowless.domain.fields import Fields
+from flowless.domain.revocations import Revocation
+from flowless.ports.stores import BridgeStore
+from trust_core.clock import NS_PER_SECOND, Clock
+from trust_core.errors import Reason, TrustError
+from trust_core.identifiers import (
+    RandomBytes,
+    bridge_of_secret,
+    digest,
+    is_bridge_id,
+    new_bridge_id,
+    new_bridge_secret,
+)
+
+MAX_OVERLAP: Final = timedelta(days=30)
+_CACHE_SECONDS: Final = 2.0
+_CACHE_ENTRIES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSecret:
+    """A bridge with a secret that is shown this once."""
+
+    bridge: Bridge
+    secret: str
+
+
+class Bridges:
+    """Bridges and their secrets.
+
+    A bridge read for authentication is trusted for at most two seconds, and less when the revocation log says that
+    it changed (`on_revocation`).
+    """
+
+    def __init__(self, *, store: BridgeStore, clock: Clock, random: RandomBytes) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._cache: dict[str, tuple[int, Bridge]] = {}
+        self._forgotten = 0
+
+    async def create(self, name: str, scopes: frozenset[Scope]) -> NewSecret:
+        """Create a bridge. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
+        fields = Fields()
+        fields.matching("name", name, BRIDGE_NAME, "1 to 64 letters, digits, '.', '_', '-', beginning with no mark")
+        if not scopes:
+            fields.add("scopes", "at least one")
+        fields.refuse()
+        now = self._clock.now()
+        bridge_id = new_bridge_id(self._random)
+        secret = new_bridge_secret(bridge_id, self._random)
+        bridge = Bridge(
+            id=bridge_id,
+            name=name,
+            scopes=scopes,
+            created_at=now,
+            secrets=(BridgeSecret(digest=digest(secret), created_at=now),),
+        )
+        await self._store.add(bridge)
+        return NewSecret(bridge=bridge, secret=secret)
+
+    async def list(self) -> Sequence[Bridge]:
+        """List all bridges in the order of their names."""
+        return await self._store.list()
+
+    async def find(self, id_or_name: str) -> Bridge:
+        """Find by id or name. Errors: BRIDGE_NOT_FOUND."""
+        found = await self._store.get(id_or_name) or await self._store.find(id_or_name)
+        if found is None:
+            raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
+        return found
+
+    async def rotate(self, bridge_id: str, *, overlap: timedelta) -> NewSecret:
+        """Add a secret; those before expire after the overlap. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND."""
+        fields = Fields()
+        self._check_id(bridge_id, fields)
+        if not timedelta(0) <= overlap <= MAX_OVERLAP:
+            fields.add("overlap", f"0 to {MAX_OVERLAP.days} days")
+        fields.refuse()
+        now = self._clock.now()
+        secret = new_bridge_secret(bridge_id, self._random)
+        revision = await self._store.add_secret(
+            bridge_id, BridgeSecret(digest=digest(secret), created_at=now), others_expire_at=now + overlap
+        )
+        bridge = await self._store.get(bridge_id) if revision is not None else None
+        if bridge is None:
+            raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such live bridge")
+        return NewSecret(bridge=bridge, secret=secret)
+
+    async def revoke(self, bridge_id: str) -> int:
+        """Revoke a bridge with all secrets; idempotent. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND."""
+        fields = Fields()
+        self._check_id(bridge_id, fields)
+        fields.refuse()
+        revision = await self._store.revoke(bridge_id, now=self._clock.now())
+        if revision is None:
+            raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
+        return revision
+
+    async def authenticate(self, secret: str) -> Bridge:
+        """Name the bridge that a secret belongs to. Errors: BRIDGE_CREDENTIAL_REFUSED, never saying why."""
+        refused = TrustError(Reason.BRIDGE_CREDENTIAL_REFUSED, "the bridge credential is not valid")
+        bridge_id = bridge_of_secret(secret)
+        if bridge_id is None:
+            raise refused
+        bridge = self._cached(bridge_id)
+        if bridge is None:
+            forgotten = self._forgotten
+            bridge = await self._store.get(bridge_id)
+            if bridge is not None and forgotten == self._forgotten:
+                self._remember(bridge)
+        if bridge is None or not bridge.accepts(digest(secret), self._clock.now()):
+            raise refused
+        return bridge
+
+    def on_revocation(self, revocation: Revocation) -> None:
+        """Forget a bridge that the log says has changed. A read in flight is not remembered either."""
+        if revocation.subject == "bridge":
+            self._forgotten += 1
+            self._cache.pop(revocation.key, None)
+
+    def _cached(self, bridge_id: str) -> Bridge | None:
+        found = self._cache.get(bridge_id)
+        if found is None or self._clock.elapsed_ns() - found[0] > _CACHE_SECONDS * NS_PER_SECOND:
+            return None
+        return found[1]
+
+    def _remember(self, bridge: Bridge) -> None:
+        if len(self._cache) >= _CACHE_ENTRIES:
+            self._cache.clear()
+        self._cache[bridge.id] = (self._clock.elapsed_ns(), bridge)
+
+    @staticmethod
+    def _check_id(bridge_id: str, fields: Fields) -> None:
+        if not is_bridge_id(bridge_id):
+            fields.add("bridge_id", "16 letters and digits")

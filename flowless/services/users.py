@@ -1,0 +1,207 @@
+"""Use cases of users: register, find, change, disable, delete, change the password."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowless.domain.fields import Fields
+from flowless.domain.passwords import checked_new_password, normalised
+from flowless.domain.users import (
+    EMAIL_BYTES,
+    PROFILE_FIELDS,
+    Profile,
+    User,
+    UserStatus,
+    canonical_user_name,
+    checked_profile,
+)
+from flowless.ports.addresses import EmailAddresses
+from flowless.ports.passwords import PasswordHasher
+from flowless.ports.stores import Credentials, NewUser, UserStore
+from trust_core.clock import Clock
+from trust_core.errors import Reason, TrustError
+from trust_core.identifiers import RandomBytes, is_user_id, new_user_id
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 500
+
+
+def checked_page_size(size: int, fields: Fields) -> int:
+    """Page size to use: 0 means the default."""
+    if not 0 <= size <= MAX_PAGE:
+        fields.add("page_size", f"0 to {MAX_PAGE}")
+    return size or DEFAULT_PAGE
+
+
+def check_user_id(user_id: str, fields: Fields) -> None:
+    """Note a text that is not a user id."""
+    if not is_user_id(user_id):
+        fields.add("user_id", "a user id, `usr_` and 22 letters and digits")
+
+
+def no_such_user() -> TrustError:
+    """Build the error for a user that does not exist."""
+    return TrustError(Reason.USER_NOT_FOUND, "no such user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPage:
+    """One page of users; `next_after` is empty at the end."""
+
+    users: Sequence[User]
+    next_after: str
+
+
+class Users:
+    """Every change to what a session's payload carries goes through the revocation log, in the store."""
+
+    def __init__(
+        self,
+        *,
+        store: UserStore,
+        hasher: PasswordHasher,
+        addresses: EmailAddresses,
+        clock: Clock,
+        random: RandomBytes,
+    ) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._addresses = addresses
+        self._clock = clock
+        self._random = random
+
+    async def register(self, *, email: str, password: str, profile: Profile) -> User:
+        """Create a user. Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED."""
+        fields = Fields()
+        canonical_email = self._addresses.canonical(email)
+        if canonical_email is None:
+            fields.add("email", f"an e-mail address of at most {EMAIL_BYTES} bytes")
+        form = checked_new_password("password", password, fields)
+        profile = checked_profile(profile, fields)
+        fields.refuse()
+        now = self._clock.now()
+        user = User(
+            id=new_user_id(self._random),
+            email=email,
+            email_verified=False,
+            status=UserStatus.ACTIVE,
+            profile=profile,
+            created_at=now,
+            updated_at=now,
+        )
+        password_hash = await self._hasher.hash(form)
+        await self._store.add(NewUser(user=user, canonical_email=canonical_email or "", password_hash=password_hash))
+        return user
+
+    async def get(self, user_id: str) -> User:
+        """Read one user. Errors: INVALID_FIELD, USER_NOT_FOUND."""
+        self._check(user_id)
+        user = await self._store.get(user_id)
+        if user is None:
+            raise no_such_user()
+        return user
+
+    async def credentials_of(self, login: str) -> Credentials | None:
+        """Find by e-mail address or user name; anything else finds nobody."""
+        if "@" in login:
+            canonical = self._addresses.canonical(login)
+            return None if canonical is None else await self._store.credentials_by_email(canonical)
+        if not login or not login.isascii():
+            return None
+        return await self._store.credentials_by_user_name(canonical_user_name(login))
+
+    async def look_up(self, login: str) -> User:
+        """Find one user by e-mail address or user name. Errors: INVALID_FIELD, USER_NOT_FOUND."""
+        fields = Fields()
+        check_login(login, fields)
+        fields.refuse()
+        found = await self.credentials_of(login)
+        if found is None:
+            raise no_such_user()
+        return found.user
+
+    async def list(self, *, page_size: int, after: str) -> UserPage:
+        """List users in the order of their ids, from after that id. Errors: INVALID_FIELD."""
+        fields = Fields()
+        size = checked_page_size(page_size, fields)
+        if after and not is_user_id(after):
+            fields.add("page_token", "a token from the answer before, or empty")
+        fields.refuse()
+        found = await self._store.list(after=after, limit=size + 1)
+        return UserPage(users=found[:size], next_after=found[size - 1].id if len(found) > size else "")
+
+    async def update(self, user_id: str, profile: Profile, only: frozenset[str]) -> tuple[User, int]:
+        """Change the named profile fields. Errors: INVALID_FIELD, USER_NOT_FOUND, USER_NAME_TAKEN."""
+        fields = Fields()
+        check_user_id(user_id, fields)
+        for name in sorted(only - frozenset(PROFILE_FIELDS)):
+            fields.add("update_mask", f"'{name[:64]}' cannot be changed; of: {', '.join(PROFILE_FIELDS)}")
+        if not only:
+            fields.add("update_mask", "required")
+        profile = checked_profile(profile, fields, only=only)
+        fields.refuse()
+        updated = await self._store.update(user_id, profile, only, now=self._clock.now())
+        if updated is None:
+            raise no_such_user()
+        return updated
+
+    async def disable(self, user_id: str) -> int:
+        """Forbid logins and revoke all sessions. Errors: INVALID_FIELD, USER_NOT_FOUND."""
+        return await self._set_status(user_id, UserStatus.DISABLED)
+
+    async def enable(self, user_id: str) -> int:
+        """Allow logins again. Errors: INVALID_FIELD, USER_NOT_FOUND."""
+        return await self._set_status(user_id, UserStatus.ACTIVE)
+
+    async def _set_status(self, user_id: str, status: UserStatus) -> int:
+        self._check(user_id)
+        revision = await self._store.set_status(user_id, status, now=self._clock.now())
+        if revision is None:
+            raise no_such_user()
+        return revision
+
+    async def delete(self, user_id: str) -> int:
+        """Erase the user and all sessions; idempotent. Errors: INVALID_FIELD."""
+        self._check(user_id)
+        return await self._store.delete(user_id, now=self._clock.now())
+
+    async def change_password(self, user_id: str, *, current: str, new: str, except_handle: str) -> int:
+        """Replace the password and revoke the other sessions. Errors: INVALID_FIELD, LOGIN_REFUSED.
+
+        An unknown user costs as much as a wrong password and gets the same answer.
+        """
+        fields = Fields()
+        check_user_id(user_id, fields)
+        if not current:
+            fields.add("current_password", "required")
+        form = checked_new_password("new_password", new, fields)
+        fields.refuse()
+        refused = TrustError(Reason.LOGIN_REFUSED, "wrong user or password")
+        found = await self._store.credentials(user_id)
+        verdict = await self._hasher.verify(found.password_hash if found else None, normalised(current))
+        if found is None or not verdict.matches or found.user.status is not UserStatus.ACTIVE:
+            raise refused
+        new_hash = await self._hasher.hash(form)
+        revision = await self._store.set_password(
+            user_id,
+            expected_hash=found.password_hash,
+            new_hash=new_hash,
+            except_handle=except_handle,
+            now=self._clock.now(),
+        )
+        if revision is None:
+            raise refused
+        return revision
+
+    @staticmethod
+    def _check(user_id: str) -> None:
+        fields = Fields()
+        check_user_id(user_id, fields)
+        fields.refuse()
+
+
+def check_login(login: str, fields: Fields) -> None:
+    """Note a login name that is missing or too long."""
+    if not login:
+        fields.add("login", "required: an e-mail address or user name")
+    else:
+        fields.utf8("login", login, most=EMAIL_BYTES)
