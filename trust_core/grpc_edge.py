@@ -89,7 +89,7 @@ async def abort(context: Context, error: TrustError, request_id: str) -> NoRetur
 
 def reason_of(error: grpc.RpcError) -> str:
     """Find the ErrorInfo reason in an error that a server of ours sent; empty when it carries none."""
-    trailing = error.trailing_metadata() if isinstance(error, grpc.aio.AioRpcError) else None
+    trailing = error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
     for key, value in trailing or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             status = status_pb2.Status()

@@ -63,6 +63,13 @@ class _StandardLibraryHandler(logging.Handler):
         structlog.get_logger().log(record.levelno, str(record.msg), **fields)
 
 
+def _lay_out_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Give the console renderer the text that it expects under this key; JSON keeps the list."""
+    if isinstance(event.get("exception"), list):
+        event["exception"] = "\n".join(f"  {line}" for line in event["exception"])
+    return event
+
+
 def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
     """Set up logging for the process, to standard error unless told otherwise.
 
@@ -81,6 +88,7 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
+            *((_lay_out_exception,) if console else ()),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

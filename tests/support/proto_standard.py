@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
     MethodOptions,
 )
+
 from trustlayer.v1 import options_pb2
 from trustlayer.v1.errors_pb2 import ErrorReason
 

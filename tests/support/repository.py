@@ -82,8 +82,9 @@ def _addresses() -> Iterator[str]:
     for setting in _installer_settings():
         yield from (host for url in _URL.findall(setting) if (host := urlsplit(url).hostname))
         yield from (part for part in re.findall(r"(?<![\w/:])/[\w./-]+", setting) if part.count("/") > 1)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() fails for a user without an entry
     # A path of one part, like `/app`, is no more this machine's than any other's.
-    yield from (str(path) for path in {ROOT, Path(sys.base_prefix), Path.home()} if len(path.parts) > 2)
+    yield from (str(path) for path in {ROOT, Path(sys.base_prefix), home} if len(path.parts) > 2)
 
 
 _ADDRESSES: Final = sorted(set(_addresses()))

@@ -1,0 +1,182 @@
+"""The only composition root of the sidecar: settings in, running objects out."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bridge_sidecar import relay as relaying
+from bridge_sidecar.activity import ActivityReporter
+from bridge_sidecar.bridge_secret import FixedSecret, SecretError, SecretFile, SecretSource
+from bridge_sidecar.config import ConfigError, SidecarConfig
+from bridge_sidecar.lease import Lease
+from bridge_sidecar.revocation_watch import RevocationWatch, WatchSettings
+from bridge_sidecar.session_cache import CacheLimits, SessionCache
+from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
+from bridge_sidecar.upstream import Upstream, open_channel
+from bridge_sidecar.validator import MissLimits, Validator
+from trust_core import logs
+from trust_core.clock import Clock, SystemClock
+from trust_core.version import __version__
+
+_LAST_REPORT_SECONDS = 1.0
+
+
+class _Writes:
+    """What relayed calls wrote, told to those whom it concerns: the relay's `WriteObserver`."""
+
+    def __init__(self, *, cache: SessionCache, validator: Validator) -> None:
+        self._cache = cache
+        self._validator = validator
+
+    @property
+    def log_id(self) -> str:
+        return self._cache.log_id
+
+    def observe_revision(self, revision: int, *, log_id: str) -> None:
+        self._validator.observe_revision(revision, log_id=log_id)
+
+    def session_made(self) -> None:
+        self._cache.forget_unknown()
+
+
+class Sidecar:
+    """Everything that runs, put together. Construction does no I/O but reading the secret and CA files."""
+
+    def __init__(self, config: SidecarConfig, *, clock: Clock | None = None) -> None:
+        """Put the parts together. Raises `ConfigError` for what only shows then."""
+        clock = clock if clock is not None else SystemClock()
+        self._config = config
+        self._log: Any = logs.get_logger("bridge-sidecar")
+        try:
+            secret = _secret(config, clock)
+            allowed = relaying.resolve(config.relay)
+            self.upstream = Upstream(
+                channel=open_channel(config.upstream, ca_file=config.upstream_ca_file), secret=secret
+            )
+        except (SecretError, relaying.UnknownMethodError, OSError) as error:
+            raise ConfigError(str(error)) from None
+        self.cache = SessionCache(
+            limits=CacheLimits(
+                max_entries=config.cache_max_entries,
+                max_bytes=config.cache_max_bytes,
+                negative_max_entries=config.negative_max_entries,
+                negative_ttl_ns=config.negative_ttl_ns,
+            )
+        )
+        self.lease = Lease(max_staleness_ns=config.max_staleness_ns)
+        self.activity = ActivityReporter(
+            receiver=self.upstream,
+            cache=self.cache,
+            clock=clock,
+            interval_seconds=config.activity_interval_seconds,
+            max_entries=config.cache_max_entries,
+        )
+        self.validator = Validator(
+            cache=self.cache,
+            lease=self.lease,
+            source=self.upstream,
+            activity=self.activity,
+            clock=clock,
+            limits=MissLimits(
+                max_concurrent=config.max_concurrent_misses,
+                max_waiting=config.max_waiting_misses,
+                upstream_timeout_seconds=config.upstream_timeout_seconds,
+            ),
+        )
+        self.watch = RevocationWatch(
+            source=self.upstream,
+            cache=self.cache,
+            lease=self.lease,
+            clock=clock,
+            random=random.random,  # jitter, not secrecy
+            settings=WatchSettings(
+                instance=config.instance,
+                max_staleness_ns=config.max_staleness_ns,
+                ping_interval_ns=config.ping_interval_ns,
+            ),
+        )
+        self.server = UnixServer(
+            socket_path=config.socket_path,
+            validator=ValidatorHandlers(
+                answerer=self.validator,
+                cache=self.cache,
+                lease=self.lease,
+                watch=self.watch,
+                clock=clock,
+                default_mode=config.mode,
+                max_staleness_ns=config.max_staleness_ns,
+            ),
+            relay=relaying.Relay(
+                target=self.upstream,
+                observer=_Writes(cache=self.cache, validator=self.validator),
+                allowed=allowed,
+                max_calls=config.max_relayed_calls,
+                default_timeout_seconds=config.relay_default_timeout_seconds,
+            ),
+        )
+
+    async def run(self, *, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
+        """Serve until `stop` is set, then drain. Flowless need not be there: validations are UNAVAILABLE until it is.
+
+        Raises `SocketError` before `on_listening` was called, and whatever a background task failed with: a
+        sidecar whose watch died would fail closed for ever, and is better restarted.
+        """
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self.server.start()
+            on_listening()
+            tasks = [
+                asyncio.create_task(self.watch.run()),
+                asyncio.create_task(self.activity.run()),
+                asyncio.create_task(self._serve_once_fresh()),
+            ]
+            stopping = asyncio.create_task(stop.wait())
+            running = tasks[:2]
+            done, _ = await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            for task in done.intersection(running):
+                task.result()
+        finally:
+            await self._wind_down(tasks)
+
+    async def _serve_once_fresh(self) -> None:
+        await self.watch.first_lease.wait()
+        await self.server.set_serving(serving=True)
+
+    async def _wind_down(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Let calls in flight finish while the watch still runs, then end everything."""
+        await self.server.stop(drain_seconds=self._config.drain_seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.validator.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_REPORT_SECONDS):
+                await self.activity.flush()
+        await self.upstream.close()
+
+
+def _secret(config: SidecarConfig, clock: Clock) -> SecretSource:
+    if config.bridge_secret_file is not None:
+        return SecretFile(path=Path(config.bridge_secret_file), clock=clock)
+    return FixedSecret(secret=config.bridge_secret or "")
+
+
+async def serve(config: SidecarConfig) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. Raises `ConfigError` or `SocketError` before it listens."""
+    log: Any = logs.get_logger("bridge-sidecar")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def on_listening() -> None:
+        log.info("listening", upstream=config.upstream, instance=config.instance, version=__version__)
+        print(f"bridge-sidecar listening on unix:{config.socket_path}", flush=True)
+
+    await Sidecar(config).run(stop=stop, on_listening=on_listening)
+    log.info("stopped")

@@ -1,0 +1,299 @@
+"""The sidecar's settings: a TOML file overlaid by `BRIDGE_SIDECAR_*` variables, checked once, then frozen.
+
+Every problem is found before any is reported, and each says what to do. No message holds a value: one of them could
+be the secret, mistyped into another setting.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from trust_core.clock import NS_PER_SECOND
+from trust_core.modes import ValidationMode
+
+PREFIX: Final = "BRIDGE_SIDECAR_"
+SECRET_VARIABLE: Final = f"{PREFIX}SECRET"
+DEFAULT_SOCKET: Final = "/run/bridge-sidecar/bridge.sock"
+DEFAULT_RELAY: Final = (
+    "IdentityService/RegisterUser",
+    "IdentityService/GetUser",
+    "IdentityService/LookUpUser",
+    "IdentityService/ChangePassword",
+    "SessionService/*",
+    "TrustTokenService/*",
+)
+
+_MODES: Final = {mode.name.lower(): mode for mode in ValidationMode}
+_TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
+_RELAY_NAME = re.compile(r"[A-Za-z]+/(?:[A-Za-z]+|\*)", re.ASCII)
+# Orchestrators put variables like these into every container when a service is named after the sidecar.
+_INJECTED = re.compile(rf"{PREFIX}(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the text lists every problem, one a line."""
+
+
+def _default_instance() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"[:128]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarConfig:
+    """All settings. Durations say their unit in their names. The socket's mode is always 0660."""
+
+    socket_path: str = DEFAULT_SOCKET
+    upstream: str = "127.0.0.1:7600"
+    """`host:port`, `[v6]:port`, or `unix:/path`. Plaintext only goes to loopback and Unix sockets."""
+    upstream_ca_file: str | None = None
+    """PEM file of the CAs that may vouch for Flowless. Set, it turns TLS on."""
+    insecure_upstream: bool = False
+    """Allow plaintext off loopback, because something else (a mesh) encrypts."""
+    bridge_secret_file: str | None = None
+    bridge_secret: str | None = field(default=None, repr=False)
+    """From the environment variable BRIDGE_SIDECAR_SECRET only."""
+    instance: str = field(default_factory=_default_instance)
+
+    max_staleness_seconds: float = 2.0
+    """The bound of the guarantee."""
+    ping_interval_seconds: float = 0.0
+    """0: a quarter of max_staleness."""
+    default_mode: str = "standard"
+
+    cache_max_entries: int = 10_000
+    cache_max_bytes: int = 64 * 1024 * 1024
+    negative_max_entries: int = 4_096
+    negative_ttl_seconds: float = 5.0
+
+    max_concurrent_misses: int = 64
+    max_waiting_misses: int = 1_024
+    upstream_timeout_seconds: float = 1.0
+    activity_interval_seconds: float = 15.0
+
+    relay: tuple[str, ...] = DEFAULT_RELAY
+    max_relayed_calls: int = 256
+    relay_default_timeout_seconds: float = 10.0
+
+    drain_seconds: float = 5.0
+    log_level: str = "info"
+    log_format: str = "auto"
+
+    @property
+    def max_staleness_ns(self) -> int:
+        """The bound of the guarantee."""
+        return round(self.max_staleness_seconds * NS_PER_SECOND)
+
+    @property
+    def ping_interval_ns(self) -> int:
+        """How often freshness is asked for."""
+        return round((self.ping_interval_seconds or self.max_staleness_seconds / 4) * NS_PER_SECOND)
+
+    @property
+    def negative_ttl_ns(self) -> int:
+        """How long a denial is remembered."""
+        return round(self.negative_ttl_seconds * NS_PER_SECOND)
+
+    @property
+    def mode(self) -> ValidationMode:
+        """The mode of requests that name none."""
+        return _MODES[self.default_mode]
+
+
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "max_staleness_seconds": (0.05, 60),
+    "ping_interval_seconds": (0, 30),
+    "cache_max_entries": (1, 10_000_000),
+    "cache_max_bytes": (64 * 1024, 64 * 1024**3),
+    "negative_max_entries": (1, 1_000_000),
+    "negative_ttl_seconds": (0, 60),
+    "max_concurrent_misses": (1, 10_000),
+    "max_waiting_misses": (0, 1_000_000),
+    "upstream_timeout_seconds": (0.01, 60),
+    "activity_interval_seconds": (0.1, 600),
+    "max_relayed_calls": (1, 100_000),
+    "relay_default_timeout_seconds": (0.1, 600),
+    "drain_seconds": (0, 600),
+}
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "default_mode": tuple(_MODES),
+    # As `trust_core.logs` has them, which is not imported here: it loads structlog, and `cli` has to say first what
+    # structlog shall not load.
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("auto", "json", "console"),
+}
+_DEFAULTS: Final = {f.name: f.default for f in fields(SidecarConfig)}
+_SETTABLE: Final = tuple(name for name in _DEFAULTS if name != "bridge_secret")
+
+
+def load(config_file: Path | None, environment: Mapping[str, str]) -> SidecarConfig:
+    """Read and check the settings. Raises `ConfigError`."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    if config_file is not None:
+        values |= _from_file(config_file, problems)
+    values |= _from_environment(environment, problems)
+    if problems:
+        raise ConfigError(_report(problems))
+    config = SidecarConfig(**values)
+    problems += _out_of_range(config)
+    problems += _inconsistent(config)
+    if problems:
+        raise ConfigError(_report(problems))
+    return config
+
+
+def _report(problems: list[str]) -> str:
+    return "the settings cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+        return {}
+    except ValueError:  # its text quotes the file, and the file may hold anything
+        problems.append(f"{path}: not a TOML file in UTF-8")
+        return {}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in ("bridge_secret", "secret"):
+            problems.append(f"{key}: does not belong in this file; use bridge_secret_file or {SECRET_VARIABLE}")
+        elif key not in _SETTABLE:
+            problems.append(f"{key}: no such setting; known are {', '.join(_SETTABLE)}")
+        else:
+            _take(key, value, values, problems, _typed)
+    return values
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        key = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or _INJECTED.fullmatch(variable):
+            continue
+        if variable == SECRET_VARIABLE:
+            values["bridge_secret"] = text
+        elif key not in _SETTABLE or variable != variable.upper():
+            problems.append(f"{variable}: no such setting")
+        else:
+            _take(key, text, values, problems, _parsed)
+    return values
+
+
+def _take(
+    key: str, value: object, values: dict[str, Any], problems: list[str], convert: Callable[[object, object], Any]
+) -> None:
+    default = _DEFAULTS[key]
+    try:
+        values[key] = convert(value, default)
+    except (ValueError, TypeError, KeyError):
+        problems.append(f"{key}: must be {_kind(default)}")
+
+
+def _kind(default: object) -> str:
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        return "a whole number"
+    if isinstance(default, float):
+        return "a number of seconds"
+    if isinstance(default, tuple):
+        return "a list of names like SessionService/Login or SessionService/*"
+    return "a text"
+
+
+def _typed(value: object, default: object) -> Any:
+    """Check a value of TOML against the type of the default."""
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    wanted = str if default is None or default is MISSING else type(default)
+    if type(value) is not wanted:
+        raise TypeError
+    return value
+
+
+def _parsed(value: object, default: object) -> Any:
+    """Read a variable's text as the type of the default."""
+    text = str(value).strip()
+    if isinstance(default, bool):
+        return _TRUTH[text.lower()]
+    if isinstance(default, int):
+        return int(text)
+    if isinstance(default, float):
+        return float(text)
+    if isinstance(default, tuple):
+        return tuple(name.strip() for name in text.split(",") if name.strip())
+    return text
+
+
+def _out_of_range(config: SidecarConfig) -> list[str]:
+    problems = [
+        f"{key}: must be between {low:g} and {high:g}"
+        for key, (low, high) in _RANGES.items()
+        if not low <= getattr(config, key) <= high
+    ]
+    problems += [
+        f"{key}: must be one of {', '.join(choices)}"
+        for key, choices in _CHOICES.items()
+        if getattr(config, key) not in choices
+    ]
+    if not 1 <= len(config.instance) <= 128:
+        problems.append("instance: must have 1 to 128 characters")
+    if not all(_RELAY_NAME.fullmatch(name) for name in config.relay):
+        problems.append(f"relay: must be {_kind(())}")
+    return problems
+
+
+def _inconsistent(config: SidecarConfig) -> list[str]:
+    problems: list[str] = []
+    if (config.bridge_secret is None) == (config.bridge_secret_file is None):
+        problems.append(f"bridge secret: set exactly one of bridge_secret_file and {SECRET_VARIABLE}")
+    if config.upstream_timeout_seconds > config.max_staleness_seconds:
+        problems.append(
+            "upstream_timeout_seconds: must not exceed max_staleness_seconds, or shared answers are too old"
+        )
+    if config.ping_interval_seconds and not (
+        config.max_staleness_seconds / 32 <= config.ping_interval_seconds <= config.max_staleness_seconds / 2
+    ):
+        problems.append("ping_interval_seconds: must be between 1/32 and 1/2 of max_staleness_seconds")
+    if not Path(config.socket_path).is_absolute():
+        problems.append("socket_path: must be an absolute path")
+    problems += _upstream_problems(config)
+    return problems
+
+
+def _upstream_problems(config: SidecarConfig) -> list[str]:
+    if config.upstream.startswith("unix:/"):
+        return ["upstream_ca_file: no TLS over a Unix socket; leave it out"] if config.upstream_ca_file else []
+    host, colon, port = config.upstream.rpartition(":")
+    if not colon or not host or "/" in host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        return ["upstream: must be host:port, [v6]:port or unix:/absolute/path"]
+    if config.upstream_ca_file is not None:
+        if config.insecure_upstream:
+            return ["insecure_upstream: contradicts upstream_ca_file; leave one out"]
+        if not Path(config.upstream_ca_file).is_file():
+            return ["upstream_ca_file: no such file"]
+    elif not config.insecure_upstream and not _is_loopback(host.strip("[]")):
+        return [
+            "upstream: is not loopback, so the bridge secret would be readable on the way; set upstream_ca_file, "
+            "or insecure_upstream = true if something else encrypts"
+        ]
+    return []
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

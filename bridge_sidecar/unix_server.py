@@ -1,0 +1,217 @@
+"""The server on the socket: thin handlers for `ValidatorService` and health, and the relay beside them.
+
+The answer to `Validate` is spliced, not built: the session stands in the cache as the bytes that it has in a
+serialized `ValidateResponse`, and the freshness, as bytes of the same message, is put behind it. Protobuf defines
+the concatenation of two messages as their merge. So a hit costs the same however large the session's payload is.
+"""
+
+from typing import Final, Protocol
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import _async as health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bridge_sidecar.lease import Lease
+from bridge_sidecar.revocation_watch import WatchState
+from bridge_sidecar.session_cache import SessionCache
+from bridge_sidecar.unix_socket import UnixSocket
+from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
+from bridge_sidecar.validator import Counters, Question, Verdict
+from trust_core import grpc_edge
+from trust_core.clock import NS_PER_SECOND, Clock
+from trust_core.errors import Violation, invalid
+from trust_core.modes import DENIAL_TEXT, RequestContext, ValidationMode
+from trust_core.version import __version__
+from trustlayer.v1 import types_pb2, validator_pb2
+
+SERVICE: Final = validator_pb2.DESCRIPTOR.services_by_name["ValidatorService"].full_name
+
+_MAX_IP_CHARS: Final = 45
+_MAX_DEVICE_BYTES: Final = 512
+_MAX_USER_AGENT_BYTES: Final = 1_024
+_DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
+_MODES: Final = {int(mode): mode for mode in ValidationMode}
+_MALFORMED_AT_ONCE: Final = 128
+
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 1_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+class Answerer(Protocol):
+    """Who answers `Validate`."""
+
+    counters: Counters
+
+    async def validate(self, question: Question) -> Verdict:
+        """Answer; raises `TrustError`."""
+        ...
+
+
+class WatchStatus(Protocol):
+    """What `GetStatus` shows of the watch."""
+
+    state: WatchState
+
+
+class ValidatorHandlers:
+    """The handlers of `ValidatorService`."""
+
+    def __init__(
+        self,
+        *,
+        answerer: Answerer,
+        cache: SessionCache,
+        lease: Lease,
+        watch: WatchStatus,
+        clock: Clock,
+        default_mode: ValidationMode,
+        max_staleness_ns: int,
+    ) -> None:
+        self._answerer = answerer
+        self._cache = cache
+        self._lease = lease
+        self._watch = watch
+        self._clock = clock
+        self._max_staleness_ns = max_staleness_ns
+        self._started_at_ns = clock.elapsed_ns()
+        self._modes = {0: default_mode, **_MODES}
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the service. `validate` serializes for itself; see the module."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Validate": grpc.unary_unary_rpc_method_handler(
+                    self.validate, validator_pb2.ValidateRequest.FromString, None
+                ),
+                "GetStatus": grpc.unary_unary_rpc_method_handler(
+                    self.get_status,
+                    validator_pb2.GetStatusRequest.FromString,
+                    validator_pb2.GetStatusResponse.SerializeToString,
+                ),
+            },
+        )
+
+    async def validate(self, request: validator_pb2.ValidateRequest, _context: grpc_edge.Context) -> bytes:
+        """See ValidatorService.Validate."""
+        return serialize(await self._answerer.validate(self._question(request)))
+
+    def _question(self, request: validator_pb2.ValidateRequest) -> Question:
+        sent, mode = request.context, self._modes.get(request.mode)
+        context = RequestContext(sent.client_ip, sent.device_fingerprint, sent.user_agent)
+        if mode is None or request.min_revision < 0 or _too_long(context):
+            raise invalid(*_violations(request, context, mode_known=mode is not None))
+        # Longer texts cannot be session ids; a short one stands for them, so nobody digests a megabyte.
+        session_id = request.session_id if len(request.session_id) <= _MALFORMED_AT_ONCE else ""
+        return Question(session_id=session_id, mode=mode, context=context, min_revision=request.min_revision)
+
+    async def get_status(
+        self, _request: validator_pb2.GetStatusRequest, _context: grpc_edge.Context
+    ) -> validator_pb2.GetStatusResponse:
+        """See ValidatorService.GetStatus."""
+        now_ns = self._clock.elapsed_ns()
+        counters = self._answerer.counters
+        return validator_pb2.GetStatusResponse(
+            lease_held=self._lease.held(now_ns),
+            lease_remaining=_duration(self._lease.remaining_ns(now_ns)),
+            max_staleness=_duration(self._max_staleness_ns),
+            applied_revision=self._cache.applied_revision,
+            watch_state=validator_pb2.WatchState.ValueType(self._watch.state),
+            cached_sessions=self._cache.entries,
+            cached_bytes=self._cache.weight_bytes,
+            hits=counters.hits,
+            misses=counters.misses,
+            malformed=counters.malformed,
+            unavailable=counters.unavailable,
+            upstream_calls=counters.upstream_calls,
+            uptime=_duration(now_ns - self._started_at_ns),
+            version=__version__,
+        )
+
+
+def _too_long(context: RequestContext) -> bool:
+    return (
+        len(context.client_ip) > _MAX_IP_CHARS
+        or _exceeds(context.device_fingerprint, _MAX_DEVICE_BYTES)
+        or _exceeds(context.user_agent, _MAX_USER_AGENT_BYTES)
+    )
+
+
+def _exceeds(text: str, most: int) -> bool:
+    return len(text) * 4 > most and len(text.encode()) > most
+
+
+def _violations(
+    request: validator_pb2.ValidateRequest, context: RequestContext, *, mode_known: bool
+) -> list[Violation]:
+    found: list[Violation] = []
+    if not mode_known:
+        found.append(Violation("mode", "must be a ValidationMode that this version knows, or unspecified"))
+    if request.min_revision < 0:
+        found.append(Violation("min_revision", "must be 0 or a revision of the log"))
+    if len(context.client_ip) > _MAX_IP_CHARS:
+        found.append(Violation("context.client_ip", f"must have at most {_MAX_IP_CHARS} characters"))
+    if _exceeds(context.device_fingerprint, _MAX_DEVICE_BYTES):
+        found.append(Violation("context.device_fingerprint", f"must have at most {_MAX_DEVICE_BYTES} bytes"))
+    if _exceeds(context.user_agent, _MAX_USER_AGENT_BYTES):
+        found.append(Violation("context.user_agent", f"must have at most {_MAX_USER_AGENT_BYTES} bytes"))
+    return found
+
+
+def serialize(verdict: Verdict) -> bytes:
+    """Express a verdict as the bytes of a `ValidateResponse`; see the module."""
+    response = validator_pb2.ValidateResponse()
+    freshness = response.freshness
+    freshness.tier = types_pb2.Tier.ValueType(verdict.tier)
+    freshness.revision = verdict.revision
+    age = freshness.age
+    age.seconds, age.nanos = divmod(verdict.age_ns, NS_PER_SECOND)
+    if verdict.denial:
+        response.denial.reason = types_pb2.DenialReason.ValueType(verdict.denial)
+        response.denial.message = _DENIALS.get(verdict.denial, "the session is not active")
+    return verdict.payload + response.SerializeToString()
+
+
+def _duration(nanoseconds: int) -> Duration:
+    seconds, nanos = divmod(nanoseconds, NS_PER_SECOND)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+class UnixServer:
+    """The gRPC server on the socket. Health starts NOT_SERVING: nothing was proven fresh yet."""
+
+    def __init__(self, *, socket_path: str, validator: ValidatorHandlers, relay: grpc.GenericRpcHandler) -> None:
+        self._socket = UnixSocket(path=socket_path)
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),), options=_OPTIONS
+        )
+        self._server.add_generic_rpc_handlers((validator.handlers(), relay))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    async def start(self) -> None:
+        """Claim the socket and answer on it. Raises `SocketError`."""
+        await self.set_serving(serving=False)
+        self._socket.claim(self._server.add_insecure_port)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks, for the whole server and for the validator."""
+        answer = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await self._health.set(name, answer.SERVING if serving else answer.NOT_SERVING)
+
+    async def stop(self, *, drain_seconds: float) -> None:
+        """Accept nothing new, let calls in flight finish, cut them after `drain_seconds`, leave the path clean."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_seconds)
+        self._socket.release()

@@ -1,0 +1,218 @@
+"""Everything that goes to Flowless: the channel, the credential on each call, deadlines, and what errors mean.
+
+No call is retried here. A validation is asked again by the app, who knows its own deadline; a relayed call may not
+be safe to repeat; the watch has its own backoff. The channel reconnects by itself, with a short capped backoff.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from bridge_sidecar.activity import SessionIdle, SessionUse
+from bridge_sidecar.bridge_secret import SecretSource
+from bridge_sidecar.validator import ActiveSession, UpstreamAnswer
+from trust_core import grpc_edge
+from trust_core.clock import NS_PER_SECOND
+from trust_core.errors import Reason, TrustError
+from trust_core.modes import Binding
+from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, validator_pb2
+
+WatchCall = grpc.aio.StreamStreamCall[bridge_pb2.WatchRevocationsRequest, bridge_pb2.WatchRevocationsResponse]
+Metadata = tuple[tuple[str, str], ...]
+
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+
+_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # a proxy from the environment would see the credential of a plaintext channel
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+)
+
+_REFUSALS: Final = frozenset(
+    (Reason.BRIDGE_CREDENTIAL_MISSING, Reason.BRIDGE_CREDENTIAL_REFUSED, Reason.SCOPE_MISSING),
+)
+_REFUSING_CODES: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_KEPT: Final = {
+    Reason.STORAGE_UNAVAILABLE: "Flowless cannot reach its storage",
+    Reason.STORAGE_FULL: "Flowless' storage is full",
+    Reason.REVISION_NOT_REACHED: "Flowless has not reached the revision asked for",
+    Reason.NOT_IMPLEMENTED: "Flowless does not implement this call",
+}
+_NOT_FLOWLESS: Final = "what answers at the configured address is not a Flowless that validates sessions"
+_REPORT_TIMEOUT_SECONDS: Final = 5.0
+
+
+def refuses_bridge(error: grpc.RpcError) -> bool:
+    """Whether the error means that Flowless (or something before it) does not accept the bridge itself.
+
+    UNAUTHENTICATED alone does not: LOGIN_REFUSED is about the app's user.
+    """
+    reason = grpc_edge.reason_of(error)
+    return reason in _REFUSALS or (not reason and error.code() in _REFUSING_CODES)
+
+
+def open_channel(address: str, *, ca_file: str | None) -> grpc.aio.Channel:
+    """Open a channel to Flowless, with TLS when a CA file is configured. Does not connect yet."""
+    if ca_file is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(Path(ca_file).read_bytes())
+    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayedResponse:
+    """The bytes of an answer that passes through, and the revision that the call wrote (0: none)."""
+
+    data: bytes
+    revision: int
+
+
+class Upstream:
+    """Flowless, as the rest of the sidecar sees it. Errors leave as `TrustError`, except from `relay` and `watch`."""
+
+    def __init__(self, *, channel: grpc.aio.Channel, secret: SecretSource) -> None:
+        self._channel = channel
+        self._secret = secret
+        self._bridge = bridge_pb2_grpc.BridgeServiceStub(channel)
+        self._relayed: dict[str, Any] = {}
+
+    def _credential(self) -> Metadata:
+        return (("authorization", f"Bearer {self._secret.current()}"),)
+
+    def explain(self, error: grpc.RpcError) -> TrustError:
+        """Say what an error of a call of our own means. Its text is ours: upstream's may name its network."""
+        if refuses_bridge(error):
+            self._secret.doubt()
+            return TrustError(
+                Reason.UPSTREAM_REFUSED_BRIDGE,
+                "Flowless refuses this sidecar's bridge credential or its scopes; an operator has to mend it",
+            )
+        reason = grpc_edge.reason_of(error)
+        for kept, text in _KEPT.items():
+            if reason == kept:
+                return TrustError(kept, text)
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return TrustError(Reason.NOT_IMPLEMENTED, _KEPT[Reason.NOT_IMPLEMENTED])
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless did not answer in time")
+        return TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless cannot be reached or cannot answer now")
+
+    async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
+        """See `validator.SessionSource`. The mode stays unspecified, so the answer carries the binding."""
+        request = bridge_pb2.ValidateSessionRequest(session_id=session_id, min_revision=min_revision)
+        try:
+            response = await self._bridge.ValidateSession(
+                request, timeout=timeout_seconds, metadata=self._credential()
+            )
+        except grpc.aio.AioRpcError as error:
+            problem = self.explain(error)
+            if problem.reason is Reason.NOT_IMPLEMENTED:
+                problem = TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS)
+            raise problem from None
+        except DecodeError:
+            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS) from None
+        return _answer(response)
+
+    async def report_activity(self, uses: Sequence[SessionUse]) -> Sequence[SessionIdle]:
+        """See `activity.ActivityReceiver`."""
+        request = bridge_pb2.ReportActivityRequest(
+            activities=[
+                bridge_pb2.SessionActivity(session_digest=use.digest, idle_for=_duration(use.idle_for_ns))
+                for use in uses
+            ]
+        )
+        try:
+            response = await self._bridge.ReportActivity(
+                request, timeout=_REPORT_TIMEOUT_SECONDS, metadata=self._credential()
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self.explain(error) from None
+        except DecodeError:
+            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS) from None
+        return [SessionIdle(idle.session_digest, _ns(idle.idle_remaining)) for idle in response.sessions]
+
+    def watch(self) -> WatchCall:
+        """Open the watch stream. Errors come out of its reads and writes; `explain` says what they mean."""
+        return self._bridge.WatchRevocations(metadata=self._credential())
+
+    async def relay(self, method: str, request: bytes, *, timeout_seconds: float, request_id: str) -> RelayedResponse:
+        """Pass one unary call through as bytes. Raises `grpc.aio.AioRpcError` as upstream sent it.
+
+        Cancelling the caller cancels the call.
+        """
+        callable_ = self._relayed.get(method)
+        if callable_ is None:
+            callable_ = self._relayed[method] = self._channel.unary_unary(method)
+        metadata = (*self._credential(), (grpc_edge.REQUEST_ID_KEY, request_id))
+        call = callable_(request, timeout=timeout_seconds, metadata=metadata)
+        data = await call
+        return RelayedResponse(data=data, revision=revision_in(await call.trailing_metadata()))
+
+    def doubt_secret(self) -> None:
+        """Flowless refused the credential of a relayed call: look again before the next one."""
+        self._secret.doubt()
+
+    async def close(self) -> None:
+        """Close the channel; calls in flight end."""
+        await self._channel.close(None)
+
+
+def revision_in(trailing: Any) -> int:
+    """Read the revision that a call wrote from its trailing metadata; 0 when there is none that makes sense."""
+    for key, value in trailing or ():
+        if key == grpc_edge.REVISION_KEY and isinstance(value, str) and value.isascii() and value.isdigit():
+            return int(value) if len(value) < 20 else 0
+    return 0
+
+
+def _answer(response: bridge_pb2.ValidateSessionResponse) -> UpstreamAnswer:
+    freshness = response.freshness
+    kind = response.WhichOneof("result")
+    if kind == "denial" and response.denial.reason:
+        return UpstreamAnswer(
+            active=None, denial=response.denial.reason, tier=freshness.tier, revision=freshness.revision
+        )
+    active = response.active
+    complete = active.session.user.id and active.HasField("absolute_remaining") and active.HasField("idle_remaining")
+    if kind != "active" or not complete:
+        # A session without an owner or without an end cannot be cached safely, so it is not believed either.
+        raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless' answer is incomplete")
+    binding = active.binding
+    return UpstreamAnswer(
+        active=ActiveSession(
+            payload=validator_pb2.ValidateResponse(session=active.session).SerializeToString(),
+            user_id=active.session.user.id,
+            binding=Binding(
+                client_ip=binding.client_ip,
+                key=binding.key,
+                device_fingerprint=binding.device_fingerprint,
+                user_agent=binding.user_agent,
+            ),
+            absolute_remaining_ns=_ns(active.absolute_remaining),
+            idle_remaining_ns=_ns(active.idle_remaining),
+        ),
+        denial=0,
+        tier=freshness.tier,
+        revision=freshness.revision,
+    )
+
+
+def _ns(duration: Duration) -> int:
+    return duration.seconds * NS_PER_SECOND + duration.nanos
+
+
+def _duration(nanoseconds: int) -> Duration:
+    seconds, nanos = divmod(nanoseconds, NS_PER_SECOND)
+    return Duration(seconds=seconds, nanos=nanos)

@@ -1,0 +1,341 @@
+"""Is this session valid for this request? The hit, the coalesced miss, and the refusal.
+
+The order of a question:
+
+1. The checksum. What is not a session id is denied without asking anybody.
+2. The cache, if the lease is held and the log is applied as far as this caller needs. Between lookup and answer
+   there is no await, no lock and no log line, so a hit never waits for a miss.
+3. Flowless. Equal misses share one call ("flight"). Whatever cannot be known is an error, never a denial.
+
+Why sharing a call keeps the guarantee. A flight's answer may be older than a request that joined it, but not by
+more than `upstream_timeout`, which the configuration keeps at or below `max_staleness`: a session that was revoked
+before the request started by more than that was revoked before the flight's question was sent. Three rules make it
+tighter in the usual case: nobody joins a flight that a revocation applied since may touch; an answer is thrown away
+and asked again when a later revocation that touches it has been applied meanwhile; and a caller who needs a later
+revision than the flight asked for starts a flight of their own.
+
+One event loop runs all of this. A flight is a task of its own, so it does not die with the first caller who gives
+up; it is cancelled when the last one has gone.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol
+
+from bridge_sidecar.lease import Lease
+from bridge_sidecar.session_cache import Entry, SessionCache
+from trust_core.clock import Clock
+from trust_core.errors import Code, Reason, TrustError
+from trust_core.identifiers import session_digest
+from trust_core.modes import Binding, DenialReason, RequestContext, ValidationMode, check
+
+_RE_ASKS: Final = 2
+_REMEMBERABLE: Final = frozenset(int(reason) for reason in DenialReason)
+
+
+class Tier(IntEnum):
+    """Who knew the answer. Numbers as in `trustlayer.v1.Tier`; a test holds the two together."""
+
+    NONE = 1
+    LRU = 2
+    REDIS = 3
+    DATABASE = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """One request of the app. `min_revision` 0 takes any state within the guarantee."""
+
+    session_id: str
+    mode: ValidationMode
+    context: RequestContext
+    min_revision: int = 0
+
+
+class Verdict(NamedTuple):
+    """A definite answer: the session's payload, or the number of a denial reason (0 for none)."""
+
+    payload: bytes
+    denial: int
+    tier: int
+    revision: int
+    age_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveSession:
+    """What upstream says of a session that is active. Times left are as of upstream's reading."""
+
+    payload: bytes
+    user_id: str
+    binding: Binding
+    absolute_remaining_ns: int
+    idle_remaining_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAnswer:
+    """A definite answer from upstream: `active`, or the number of a denial reason."""
+
+    active: ActiveSession | None
+    denial: int
+    tier: int
+    revision: int
+
+
+class SessionSource(Protocol):
+    """Who is asked on a miss."""
+
+    async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
+        """Return a definite answer, or raise `TrustError` for whatever keeps it from being known."""
+        ...
+
+
+class ActivitySink(Protocol):
+    """Who wants to know that a session was used."""
+
+    def record(self, digest: bytes, *, now_ns: int, idle_expires_at_ns: int) -> None:
+        """Note the use. Called on the hit path: cheap, and never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissLimits:
+    """Bounds of what may be asked upstream at one time."""
+
+    max_concurrent: int
+    max_waiting: int
+    upstream_timeout_seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Counters:
+    """Since start; `GetStatus` shows them."""
+
+    hits: int = 0
+    misses: int = 0
+    malformed: int = 0
+    unavailable: int = 0
+    upstream_calls: int = 0
+
+
+class _Flight:
+    """One shared question to upstream. `seen_revision` is what the cache had applied when it was last sent."""
+
+    __slots__ = ("generation", "min_revision", "seen_revision", "task", "waiters")
+
+    def __init__(self, *, min_revision: int, seen_revision: int, generation: int) -> None:
+        self.min_revision = min_revision
+        self.seen_revision = seen_revision
+        self.generation = generation
+        self.waiters = 0
+        self.task: asyncio.Task[UpstreamAnswer] | None = None
+
+
+class Validator:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        cache: SessionCache,
+        lease: Lease,
+        source: SessionSource,
+        activity: ActivitySink,
+        clock: Clock,
+        limits: MissLimits,
+    ) -> None:
+        self._cache = cache
+        self._lease = lease
+        self._source = source
+        self._activity = activity
+        self._clock = clock
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.max_concurrent)
+        self._joinable: dict[bytes, _Flight] = {}
+        self._flying: set[asyncio.Task[UpstreamAnswer]] = set()
+        self._observed_log = ""
+        self._observed_revision = 0
+        self.counters = Counters()
+
+    def observe_revision(self, revision: int, *, log_id: str) -> None:
+        """Note that this app wrote the log, so that it reads its own writes here.
+
+        Until the cache has applied `revision`, questions go upstream and demand it. `log_id` is the cache's log
+        when the write was sent: a revision of a log that has been replaced since means nothing and is ignored,
+        or every later question would wait for a revision that may never come.
+        """
+        if log_id not in ("", self._cache.log_id):
+            return
+        if self._observed_log not in ("", self._cache.log_id):
+            self._observed_revision = 0
+        self._observed_log = self._cache.log_id
+        self._observed_revision = max(self._observed_revision, revision)
+
+    def _needed(self, min_revision: int) -> int:
+        log_id = self._cache.log_id
+        if self._observed_log != log_id:
+            if self._observed_log:
+                return min_revision
+            self._observed_log = log_id  # observed before the first log was known: this one
+        return max(min_revision, self._observed_revision)
+
+    async def validate(self, question: Question) -> Verdict:
+        """Answer the question. Raises `TrustError` (UNAVAILABLE) when the answer cannot be known."""
+        digest = session_digest(question.session_id)
+        if digest is None:
+            self.counters.malformed += 1
+            return Verdict(b"", DenialReason.MALFORMED, Tier.NONE, 0, 0)
+        verdict = self._from_cache(digest, question)
+        if verdict is not None:
+            self.counters.hits += 1
+            return verdict
+        self.counters.misses += 1
+        try:
+            return await self._from_upstream(digest, question)
+        except TrustError as error:
+            if error.code is Code.UNAVAILABLE:
+                self.counters.unavailable += 1
+            raise
+
+    def _from_cache(self, digest: bytes, question: Question) -> Verdict | None:
+        now_ns = self._clock.elapsed_ns()
+        applied = self._cache.applied_revision
+        if not self._lease.held(now_ns) or applied < self._needed(question.min_revision):
+            return None
+        entry = self._cache.get(digest, now_ns)
+        if entry is None:
+            denial = self._cache.denial(digest, now_ns)
+            return None if denial is None else Verdict(b"", denial, Tier.LRU, applied, 0)
+        revision = max(applied, entry.revision)
+        age_ns = now_ns - entry.filled_at_ns
+        refusal = check(question.mode, entry.binding, question.context)
+        if refusal is not None:
+            return Verdict(b"", refusal, Tier.LRU, revision, age_ns)
+        self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=entry.idle_expires_at_ns)
+        return Verdict(entry.payload, 0, Tier.LRU, revision, age_ns)
+
+    async def _from_upstream(self, digest: bytes, question: Question) -> Verdict:
+        answer = await self._share(digest, question.session_id, self._needed(question.min_revision))
+        active = answer.active
+        if active is None:
+            return Verdict(b"", answer.denial, answer.tier, answer.revision, 0)
+        refusal = check(question.mode, active.binding, question.context)
+        if refusal is not None:
+            return Verdict(b"", refusal, answer.tier, answer.revision, 0)
+        now_ns = self._clock.elapsed_ns()
+        self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=now_ns + active.idle_remaining_ns)
+        return Verdict(active.payload, 0, answer.tier, answer.revision, 0)
+
+    async def _share(self, digest: bytes, session_id: str, min_revision: int) -> UpstreamAnswer:
+        """Wait for a flight that may answer this caller: one under way, or a new one."""
+        flight = self._joinable.get(digest)
+        if flight is None or not self._may_join(flight, digest, min_revision):
+            flight = self._take_off(digest, session_id, min_revision)
+        task = flight.task
+        assert task is not None  # noqa: S101 - set by _take_off, for mypy
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0 and not task.done():
+                self._close_to_joiners(digest, flight)
+                task.cancel()
+
+    def _may_join(self, flight: _Flight, digest: bytes, min_revision: int) -> bool:
+        return (
+            flight.min_revision >= min_revision
+            and flight.generation == self._cache.generation
+            and not self._cache.may_touch_since(digest, flight.seen_revision)
+        )
+
+    def _take_off(self, digest: bytes, session_id: str, min_revision: int) -> _Flight:
+        if len(self._flying) >= self._limits.max_concurrent + self._limits.max_waiting:
+            raise TrustError(Reason.TOO_MANY_MISSES, "too many questions wait for Flowless already")
+        flight = _Flight(
+            min_revision=min_revision,
+            seen_revision=self._cache.applied_revision,
+            generation=self._cache.generation,
+        )
+        flight.task = asyncio.create_task(self._fly(flight, digest, session_id))
+        self._flying.add(flight.task)
+        self._joinable[digest] = flight
+
+        def landed(task: asyncio.Task[UpstreamAnswer]) -> None:
+            self._flying.discard(task)
+            self._close_to_joiners(digest, flight)
+
+        flight.task.add_done_callback(landed)
+        return flight
+
+    def _close_to_joiners(self, digest: bytes, flight: _Flight) -> None:
+        if self._joinable.get(digest) is flight:
+            del self._joinable[digest]
+
+    async def _fly(self, flight: _Flight, digest: bytes, session_id: str) -> UpstreamAnswer:
+        """Wait for a slot, then ask; each of the two for at most the upstream timeout."""
+        timeout = self._limits.upstream_timeout_seconds
+        try:
+            async with asyncio.timeout(timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise TrustError(Reason.TOO_MANY_MISSES, "no slot to ask Flowless became free in time") from None
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ask(flight, digest, session_id)
+        except TimeoutError:
+            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless did not answer in time") from None
+        finally:
+            self._slots.release()
+
+    async def _ask(self, flight: _Flight, digest: bytes, session_id: str) -> UpstreamAnswer:
+        """Ask until no revocation has outrun the answer, a bounded number of times; keep what may be kept."""
+        cache = self._cache
+        demanded = flight.min_revision
+        for _ in range(1 + _RE_ASKS):
+            ticket = cache.ticket()
+            flight.seen_revision, flight.generation = cache.applied_revision, cache.generation
+            sent_at_ns = self._clock.elapsed_ns()
+            self.counters.upstream_calls += 1
+            answer = await self._source.validate_session(
+                session_id, min_revision=demanded, timeout_seconds=self._limits.upstream_timeout_seconds
+            )
+            if answer.revision < demanded:
+                raise TrustError(Reason.REVISION_NOT_REACHED, "Flowless answered from before the revision asked for")
+            if ticket.generation != cache.generation:
+                demanded = flight.min_revision
+                continue
+            now_ns = self._clock.elapsed_ns()
+            active = answer.active
+            if active is None:
+                if answer.denial in _REMEMBERABLE:
+                    cache.insert_denial(ticket, digest, DenialReason(answer.denial), answer.revision, now_ns)
+                return answer
+            later = cache.touched_since(digest, active.user_id, answer.revision)
+            if later is None:
+                entry = _entry(active, revision=answer.revision, sent_at_ns=sent_at_ns)
+                cache.insert(ticket, digest, entry, now_ns)
+                return answer
+            demanded = later
+        raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "revocations outran every answer; ask again")
+
+    async def close(self) -> None:
+        """Cancel what is still in flight. Callers who wait for it see their calls cancelled."""
+        flying = tuple(self._flying)
+        for task in flying:
+            task.cancel()
+        await asyncio.gather(*flying, return_exceptions=True)
+
+
+def _entry(active: ActiveSession, *, revision: int, sent_at_ns: int) -> Entry:
+    return Entry(
+        payload=active.payload,
+        user_id=active.user_id,
+        binding=active.binding,
+        revision=revision,
+        absolute_expires_at_ns=sent_at_ns + active.absolute_remaining_ns,
+        idle_expires_at_ns=sent_at_ns + active.idle_remaining_ns,
+        filled_at_ns=sent_at_ns,
+    )

@@ -1,0 +1,43 @@
+"""The lease rule."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge_sidecar.lease import Lease
+
+STALENESS = 2_000
+
+
+def test_no_lease_is_held_before_the_first_pong() -> None:
+    lease = Lease(max_staleness_ns=STALENESS)
+    assert not lease.held(0)
+    assert not lease.held(-(2**62))
+    assert lease.remaining_ns(0) == 0
+
+
+def test_a_lease_runs_from_the_sending_of_the_ping_to_max_staleness_and_not_a_moment_longer() -> None:
+    lease = Lease(max_staleness_ns=STALENESS)
+    lease.renew(10_000)
+    assert lease.held(10_000 + STALENESS - 1)
+    assert not lease.held(10_000 + STALENESS)
+    assert lease.remaining_ns(11_500) == 500
+
+
+def test_a_dropped_lease_can_be_won_again_by_an_older_ping() -> None:
+    lease = Lease(max_staleness_ns=STALENESS)
+    lease.renew(10_000)
+    lease.drop()
+    assert not lease.held(10_001)
+    lease.renew(9_000)
+    assert lease.remaining_ns(10_000) == 1_000
+
+
+@given(st.lists(st.integers(min_value=-(10**9), max_value=10**9), min_size=1))
+def test_pongs_in_any_order_never_move_a_lease_backwards(sent_at: list[int]) -> None:
+    lease = Lease(max_staleness_ns=STALENESS)
+    for moment in sent_at:
+        before = lease.remaining_ns(-(10**9))
+        lease.renew(moment)
+        assert lease.remaining_ns(-(10**9)) >= before
+    assert lease.held(max(sent_at) + STALENESS - 1)
+    assert not lease.held(max(sent_at) + STALENESS)

@@ -1,0 +1,310 @@
+"""Hit, coalesced miss, refusal: the orders of events that a socket cannot be made to show reliably.
+
+The source here answers when the test says so; everything behind the validator is real.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from bridge_sidecar.lease import Lease
+from bridge_sidecar.session_cache import CacheLimits, Revocation, SessionCache
+from bridge_sidecar.validator import (
+    ActiveSession,
+    MissLimits,
+    Question,
+    Tier,
+    UpstreamAnswer,
+    Validator,
+    Verdict,
+)
+from tests.support.clock import FakeClock
+from tests.support.scripted_flowless import BROWSER
+from tests.support.sidecar import new_id
+from trust_core.clock import NS_PER_SECOND
+from trust_core.errors import Reason, TrustError
+from trust_core.identifiers import digest
+from trust_core.modes import DenialReason, RequestContext, ValidationMode, bind
+
+STALENESS_NS = 2 * NS_PER_SECOND
+
+
+@dataclass
+class Asked:
+    """One question that reached upstream."""
+
+    session_id: str
+    min_revision: int
+    answer: "asyncio.Future[UpstreamAnswer]"
+
+    def active(self, *, revision: int, user_id: str = "u1") -> None:
+        """Answer: active."""
+        session = ActiveSession(
+            payload=b"payload",
+            user_id=user_id,
+            binding=bind(BROWSER, b"k" * 32),
+            absolute_remaining_ns=600 * NS_PER_SECOND,
+            idle_remaining_ns=300 * NS_PER_SECOND,
+        )
+        self.answer.set_result(UpstreamAnswer(active=session, denial=0, tier=Tier.DATABASE, revision=revision))
+
+    def denied(self, reason: int, *, revision: int) -> None:
+        """Answer: no."""
+        self.answer.set_result(UpstreamAnswer(active=None, denial=reason, tier=Tier.DATABASE, revision=revision))
+
+
+class Upstream:
+    """A `SessionSource` whose answers the test gives."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+
+    async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
+        assert timeout_seconds > 0
+        asked = Asked(session_id, min_revision, asyncio.get_running_loop().create_future())
+        self.asked.append(asked)
+        return await asked.answer
+
+    async def question(self, number: int) -> Asked:
+        """Wait for the n-th question, counted from 1."""
+        for _ in range(1_000):
+            if len(self.asked) >= number:
+                return self.asked[number - 1]
+            await asyncio.sleep(0)
+        raise AssertionError(f"only {len(self.asked)} questions were asked")
+
+
+class Uses:
+    """An `ActivitySink` that keeps a list."""
+
+    def __init__(self) -> None:
+        self.digests: list[bytes] = []
+
+    def record(self, digest: bytes, *, now_ns: int, idle_expires_at_ns: int) -> None:
+        assert idle_expires_at_ns > now_ns
+        self.digests.append(digest)
+
+
+class Setup:
+    """A validator with a lease, at revision 0 of a log."""
+
+    def __init__(self, *, upstream_timeout_seconds: float = 30.0) -> None:
+        self.clock = FakeClock()
+        self.cache = SessionCache(
+            limits=CacheLimits(
+                max_entries=10, max_bytes=10**6, negative_max_entries=10, negative_ttl_ns=5 * NS_PER_SECOND
+            )
+        )
+        self.cache.reset(log_id="log", revision=0)
+        self.lease = Lease(max_staleness_ns=STALENESS_NS)
+        self.renew()
+        self.upstream = Upstream()
+        self.uses = Uses()
+        self.validator = Validator(
+            cache=self.cache,
+            lease=self.lease,
+            source=self.upstream,
+            activity=self.uses,
+            clock=self.clock,
+            limits=MissLimits(max_concurrent=2, max_waiting=2, upstream_timeout_seconds=upstream_timeout_seconds),
+        )
+
+    def renew(self) -> None:
+        self.lease.renew(self.clock.elapsed_ns())
+
+    def ask(
+        self, session_id: str, *, min_revision: int = 0, context: RequestContext = BROWSER
+    ) -> "asyncio.Task[Verdict]":
+        """Begin to ask."""
+        question = Question(
+            session_id=session_id, mode=ValidationMode.STRICT, context=context, min_revision=min_revision
+        )
+        return asyncio.create_task(self.validator.validate(question))
+
+    async def fill(self, session_id: str, *, revision: int = 0) -> None:
+        """Ask, and answer: active."""
+        number = len(self.upstream.asked) + 1
+        asking = self.ask(session_id)
+        (await self.upstream.question(number)).active(revision=revision)
+        await asking
+
+
+async def test_a_hit_says_how_old_it_is_and_up_to_which_revision_it_is_good() -> None:
+    setup, session_id = Setup(), new_id()
+    await setup.fill(session_id)
+    setup.cache.apply(Revocation(revision=1))
+    setup.clock.advance(1.5)
+    assert await setup.ask(session_id) == Verdict(b"payload", 0, Tier.LRU, 1, 1_500_000_000)
+    assert setup.uses.digests == [digest(session_id)] * 2
+
+
+async def test_a_hit_of_an_answer_ahead_of_the_watch_reports_the_answers_revision() -> None:
+    setup, session_id = Setup(), new_id()
+    await setup.fill(session_id, revision=9)
+    assert (await setup.ask(session_id)).revision == 9
+
+
+async def test_a_moment_after_the_lease_nothing_comes_from_the_cache() -> None:
+    setup, session_id = Setup(), new_id()
+    await setup.fill(session_id)
+    setup.clock.advance(2.0)
+    asking = setup.ask(session_id)
+    (await setup.upstream.question(2)).denied(DenialReason.REVOKED, revision=1)
+    assert (await asking).denial == DenialReason.REVOKED
+
+
+async def test_a_denied_context_is_no_use_of_the_session() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = setup.ask(session_id, context=RequestContext(client_ip="198.51.100.9"))
+    (await setup.upstream.question(1)).active(revision=0)
+    assert (await asking).denial == DenialReason.IP_MISMATCH
+    assert setup.uses.digests == []
+
+
+async def test_a_denial_that_this_version_does_not_know_is_a_denial_and_is_asked_again() -> None:
+    setup, session_id = Setup(), new_id()
+    for number in (1, 2):
+        asking = setup.ask(session_id)
+        (await setup.upstream.question(number)).denied(99, revision=0)
+        assert (await asking).denial == 99
+
+
+async def test_an_answer_outrun_again_and_again_is_given_up_after_two_more_questions() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = setup.ask(session_id)
+    for number in (1, 2, 3):
+        asked = await setup.upstream.question(number)
+        assert asked.min_revision == number - 1
+        setup.cache.apply(Revocation(revision=number, user_id="u1"))
+        asked.active(revision=number - 1)
+    with pytest.raises(TrustError) as error:
+        await asking
+    assert error.value.reason is Reason.UPSTREAM_UNAVAILABLE
+    assert len(setup.upstream.asked) == 3
+    assert setup.cache.entries == 0
+
+
+async def test_an_answer_of_the_log_before_is_asked_again() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    setup.cache.reset(log_id="new log", revision=3)
+    asked.active(revision=50)
+    (await setup.upstream.question(2)).active(revision=3)
+    assert (await asking).revision == 3
+
+
+async def test_a_caller_who_needs_a_later_revision_does_not_join_a_call_that_asks_for_less() -> None:
+    setup, session_id = Setup(), new_id()
+    first, second = setup.ask(session_id), setup.ask(session_id, min_revision=4)
+    less, more = await setup.upstream.question(1), await setup.upstream.question(2)
+    assert (less.min_revision, more.min_revision) == (0, 4)
+    third = setup.ask(session_id, min_revision=3)  # may join the one that asks for more
+    await asyncio.sleep(0)
+    less.active(revision=0)
+    more.active(revision=4)
+    assert [(await asking).revision for asking in (first, second, third)] == [0, 4, 4]
+    assert len(setup.upstream.asked) == 2
+
+
+async def test_the_call_ends_when_the_last_caller_has_gone() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert asked.answer.cancelled()
+    again = setup.ask(session_id)  # does not join what was cancelled
+    (await setup.upstream.question(2)).active(revision=0)
+    assert (await again).payload == b"payload"
+
+
+async def test_everybody_who_waits_learns_why_the_call_failed() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = [setup.ask(session_id) for _ in range(3)]
+    asked = await setup.upstream.question(1)
+    await asyncio.sleep(0)
+    asked.answer.set_exception(TrustError(Reason.STORAGE_UNAVAILABLE, "away"))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [getattr(result, "reason", None) for result in results] == [Reason.STORAGE_UNAVAILABLE] * 3
+    assert setup.validator.counters.unavailable == 3
+    assert len(setup.upstream.asked) == 1
+
+
+async def test_calls_are_bounded_and_those_who_wait_get_their_turn() -> None:
+    setup = Setup()
+    asking = [setup.ask(new_id()) for _ in range(4)]
+    await setup.upstream.question(2)
+    with pytest.raises(TrustError) as error:
+        await setup.ask(new_id())
+    assert error.value.reason is Reason.TOO_MANY_MISSES
+    assert len(setup.upstream.asked) == 2
+    for number in (1, 2, 3, 4):
+        (await setup.upstream.question(number)).denied(DenialReason.UNKNOWN, revision=0)
+    assert {(await one).denial for one in asking} == {DenialReason.UNKNOWN}
+
+
+async def test_who_waits_too_long_for_a_turn_is_told_that_there_are_too_many() -> None:
+    setup = Setup(upstream_timeout_seconds=0.05)
+    for _ in range(2):
+        await setup.validator._slots.acquire()  # as if two calls would not end
+    with pytest.raises(TrustError) as error:
+        await setup.ask(new_id())
+    assert error.value.reason is Reason.TOO_MANY_MISSES
+
+
+async def test_an_observed_revision_keeps_the_cache_out_until_it_is_applied() -> None:
+    setup, session_id = Setup(), new_id()
+    await setup.fill(session_id)
+    setup.validator.observe_revision(1, log_id="log")
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(2)
+    assert asked.min_revision == 1
+    asked.active(revision=1)
+    await asking
+    setup.cache.apply(Revocation(revision=1))
+    assert (await setup.ask(session_id)).tier == Tier.LRU
+
+
+async def test_a_revision_of_another_log_is_not_waited_for() -> None:
+    setup, session_id = Setup(), new_id()
+    setup.validator.observe_revision(500, log_id="log")
+    setup.cache.reset(log_id="new log", revision=2)
+    setup.renew()
+    await setup.fill(session_id, revision=2)
+    assert setup.upstream.asked[0].min_revision == 0
+    assert (await setup.ask(session_id)).tier == Tier.LRU
+    setup.validator.observe_revision(600, log_id="log")  # a call that was under way meanwhile
+    assert (await setup.ask(session_id)).tier == Tier.LRU
+    setup.validator.observe_revision(3, log_id="new log")
+    setup.cache.apply(Revocation(revision=3))
+    assert (await setup.ask(session_id)).tier == Tier.LRU
+
+
+async def test_a_revision_observed_before_the_first_log_was_known_belongs_to_that_one_only() -> None:
+    setup, session_id = Setup(), new_id()
+    setup.cache.reset(log_id="", revision=0)
+    setup.validator.observe_revision(5, log_id="")
+    setup.cache.reset(log_id="log", revision=4)
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    assert asked.min_revision == 5
+    asked.active(revision=5)
+    await asking
+    setup.cache.reset(log_id="new log", revision=1)
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(2)
+    assert asked.min_revision == 0
+    asked.active(revision=1)
+    await asking
+
+
+async def test_closing_cancels_what_is_in_flight() -> None:
+    setup = Setup()
+    asking = setup.ask(new_id())
+    await setup.upstream.question(1)
+    await setup.validator.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
