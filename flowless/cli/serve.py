@@ -83,6 +83,8 @@ def _migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     settings = settings_from(config)
     try:
         before, after = asyncio.run(_migrated(settings))
+    except SchemaError as error:
+        fail(str(error), EXIT_SETTINGS)
     except TrustError as error:
         fail(error.message, exit_code_of(error))
     if as_json:
@@ -124,6 +126,8 @@ def _dev(
 
     try:
         asyncio.run(prepare())
+    except SchemaError as error:
+        fail(str(error), EXIT_SETTINGS)
     except TrustError as error:
         fail(error.message, EXIT_STORAGE)
     typer.echo(f"bridge secret file: {secret_file}", err=True)

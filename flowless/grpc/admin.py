@@ -1,8 +1,5 @@
 """AdminService: message -> service -> message."""
 
-from trustlayer.v1 import admin_pb2 as pb
-from trustlayer.v1 import admin_pb2_grpc
-
 from flowless.domain.bridges import Scope
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
@@ -10,6 +7,8 @@ from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.bridges import Bridges
 from trust_core.clock import Clock
 from trust_core.grpc_edge import Context
+from trustlayer.v1 import admin_pb2 as pb
+from trustlayer.v1 import admin_pb2_grpc
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from trustlayer.v1 import options_pb2
 
 from flowless.domain.bridges import Bridge, Scope
 from flowless.services.bridges import Bridges
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Behavior, Context, Handler
+from trustlayer.v1 import options_pb2
 
 _BEARER: Final = "bearer "
 PUBLIC_SERVICES: Final = (

@@ -2,9 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from trustlayer.v1 import bridge_pb2 as pb
-from trustlayer.v1 import bridge_pb2_grpc, types_pb2
-
 from flowless.domain.fields import Fields
 from flowless.domain.sessions import ActiveSession, SessionActivity
 from flowless.grpc import convert
@@ -16,6 +13,8 @@ from flowless.services.revocation_tail import RevocationTail
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
 from trust_core.modes import DenialReason
+from trustlayer.v1 import bridge_pb2 as pb
+from trustlayer.v1 import bridge_pb2_grpc, types_pb2
 
 
 class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):

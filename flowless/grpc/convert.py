@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
-from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
 
 from flowless.domain.bridges import Bridge
 from flowless.domain.fields import Fields
@@ -14,6 +13,7 @@ from flowless.domain.sessions import ActiveSession, Session
 from flowless.domain.users import Profile, User, UserStatus
 from trust_core import modes
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
+from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
 
 _STATUS = {
     UserStatus.ACTIVE: types_pb2.USER_STATUS_ACTIVE,

@@ -1,12 +1,11 @@
 """IdentityService: message -> service -> message."""
 
-from trustlayer.v1 import identity_pb2 as pb
-from trustlayer.v1 import identity_pb2_grpc
-
 from flowless.grpc import convert
 from flowless.grpc.replies import wrote
 from flowless.services.users import Users
 from trust_core.grpc_edge import Context
+from trustlayer.v1 import identity_pb2 as pb
+from trustlayer.v1 import identity_pb2_grpc
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):

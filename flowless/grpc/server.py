@@ -8,6 +8,15 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
+
+from flowless.grpc.admin import AdminServicer
+from flowless.grpc.authorization import PUBLIC_SERVICES, Authorization, required_scopes
+from flowless.grpc.bridge import BridgeServicer
+from flowless.grpc.identity import IdentityServicer
+from flowless.grpc.session import SessionServicer
+from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.services.bridges import Bridges
+from trust_core.grpc_edge import ErrorBoundary
 from trustlayer.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -20,15 +29,6 @@ from trustlayer.v1 import (
     trust_token_pb2,
     trust_token_pb2_grpc,
 )
-
-from flowless.grpc.admin import AdminServicer
-from flowless.grpc.authorization import PUBLIC_SERVICES, Authorization, required_scopes
-from flowless.grpc.bridge import BridgeServicer
-from flowless.grpc.identity import IdentityServicer
-from flowless.grpc.session import SessionServicer
-from flowless.grpc.trust_token import TrustTokenServicer
-from flowless.services.bridges import Bridges
-from trust_core.grpc_edge import ErrorBoundary
 
 SERVICES: Final = (
     identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],

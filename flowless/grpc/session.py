@@ -2,9 +2,6 @@
 
 from datetime import UTC, datetime
 
-from trustlayer.v1 import session_pb2 as pb
-from trustlayer.v1 import session_pb2_grpc
-
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.authorization import caller
@@ -12,6 +9,8 @@ from flowless.grpc.replies import wrote
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
 from trust_core.identifiers import is_session_handle
+from trustlayer.v1 import session_pb2 as pb
+from trustlayer.v1 import session_pb2_grpc
 
 
 def _position(token: str) -> tuple[datetime, str] | None:

@@ -1,10 +1,9 @@
 """TrustTokenService: declared, not built yet."""
 
-from trustlayer.v1 import trust_token_pb2 as pb
-from trustlayer.v1 import trust_token_pb2_grpc
-
 from flowless.grpc.replies import not_implemented
 from trust_core.grpc_edge import Context
+from trustlayer.v1 import trust_token_pb2 as pb
+from trustlayer.v1 import trust_token_pb2_grpc
 
 
 class TrustTokenServicer(trust_token_pb2_grpc.TrustTokenServiceServicer):

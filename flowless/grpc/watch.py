@@ -7,14 +7,13 @@ revision R can only be read by the watcher after every row up to R.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from trustlayer.v1 import bridge_pb2 as pb
-
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.grpc import convert
 from flowless.ports.stores import RevocationLog
 from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
 from trust_core.errors import Reason, TrustError
+from trustlayer.v1 import bridge_pb2 as pb
 
 
 class WatchStream:

@@ -35,7 +35,13 @@ def newest_version() -> str:
 
 
 async def migrate(database: Database) -> str:
-    """Apply the missing migrations in one transaction; return the version reached."""
+    """Apply the missing migrations in one transaction; return the version reached.
+
+    Raises SchemaError when the schema is newer than this Flowless.
+    """
+    found = await current_version(database)
+    if found is not None and found not in _known_versions():
+        raise _newer()
 
     def upgrade(connection: Connection) -> None:
         command.upgrade(_config(connection), "head")
@@ -61,9 +67,16 @@ async def require_current(database: Database) -> None:
     found, needed = await current_version(database), newest_version()
     if found == needed:
         return
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is None or found in known:
+    if found is None or found in _known_versions():
         raise SchemaError(
             f"the database schema is {'missing' if found is None else 'too old'}: run `flowless migrate`"
         )
-    raise SchemaError("the database schema is newer than this Flowless: run the newer Flowless that migrated it")
+    raise _newer()
+
+
+def _known_versions() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _newer() -> SchemaError:
+    return SchemaError("the database schema is newer than this Flowless: run the newer Flowless that migrated it")

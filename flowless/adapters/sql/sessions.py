@@ -1,6 +1,6 @@
 """Sessions in SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from flowless.adapters.sql.schema import log_head, sessions, users
 from flowless.adapters.sql.users import revoke_user_sessions
 from flowless.domain.sessions import Session, SessionActivity, SessionRead
 from flowless.domain.users import UserStatus
+from trust_core.errors import Reason, TrustError
 
 _READ = (
     sa.select(
@@ -53,7 +54,14 @@ class SqlSessionStore:
             await tx.connection.execute(sa.insert(sessions).values(rows.session_values(session)))
             return await tx.log_end()
 
-        return await self._database.write(work)
+        return await self._write_fresh(work)
+
+    async def _write_fresh(self, work: Callable[[WriteTransaction], Awaitable[int | None]]) -> int | None:
+        """Write a new digest or handle; one that another session has is a conflict, never two sessions in one."""
+        try:
+            return await self._database.write(work)
+        except sa.exc.IntegrityError:
+            raise TrustError(Reason.CONFLICT, "another session has this identifier; retry") from None
 
     async def read(self, digest: bytes) -> SessionRead:
         """See the port. One statement, hence one snapshot."""
@@ -124,7 +132,7 @@ class SqlSessionStore:
                 return None
             return await tx.append("session", digest.hex(), now=now)
 
-        return await self._database.write(work)
+        return await self._write_fresh(work)
 
     async def list_live(
         self, user_id: str, *, now: datetime, seen_after: datetime, before: tuple[datetime, str] | None, limit: int
