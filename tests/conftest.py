@@ -35,3 +35,10 @@ def run_dir() -> Iterator[Path]:
     """A private directory with a path short enough for Unix sockets; `tmp_path` is often too long."""
     with temporary_directory() as directory:
         yield directory
+
+
+@pytest.fixture(scope="module")
+def module_dir() -> Iterator[Path]:
+    """Like `run_dir`, for what all tests of a module share."""
+    with temporary_directory() as directory:
+        yield directory

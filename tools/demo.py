@@ -16,10 +16,6 @@ from typing import Final, TypeVar, cast
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
-from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
-from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
-from trustlayer.v1.session_pb2_grpc import SessionServiceStub
-from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 
 from tools import terminal
 from tools.processes import (
@@ -31,6 +27,10 @@ from tools.processes import (
     temporary_directory,
 )
 from trust_core.identifiers import new_session_id
+from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
+from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
+from trustlayer.v1.session_pb2_grpc import SessionServiceStub
+from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Demo:
         self._elsewhere = elsewhere
         self._elsewhere_credential = (("authorization", f"Bearer {elsewhere_secret}"),)
         self._password = secrets.token_urlsafe(18)
-        self._table = terminal.Table(titles=("step", "result", "tier", "time"), widths=(46, 34, 8, 10))
+        self._table = terminal.Table(titles=("step", "result", "tier", "time"), widths=(46, 38, 8, 10))
 
     def run(self) -> None:
         """Walk all steps; raises `UnexpectedError` with the name of the first that is not as expected."""
@@ -275,7 +275,7 @@ def main() -> int:
             walk(directory)
         except (ProcessError, UnexpectedError) as error:
             print(terminal.paint(f"FAILED: {error}", terminal.RED, stream=sys.stderr), file=sys.stderr)
-            for log in sorted(directory.glob("*.log")):
+            for log in sorted(directory.glob("*.log")) if isinstance(error, UnexpectedError) else ():
                 print(f"\nend of {log.name}:\n{last_lines(log)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

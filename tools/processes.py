@@ -342,6 +342,7 @@ class SidecarProcess(ManagedProcess):
                 "BRIDGE_SIDECAR_BRIDGE_SECRET_FILE": str(self.secret_file),
                 "BRIDGE_SIDECAR_RELAY": ",".join(relay),
                 "BRIDGE_SIDECAR_MAX_STALENESS_SECONDS": f"{max_staleness_seconds:g}",
+                "BRIDGE_SIDECAR_UPSTREAM_TIMEOUT_SECONDS": f"{min(1.0, max_staleness_seconds):g}",
                 "BRIDGE_SIDECAR_LOG_FORMAT": "console" if echo else "json",
                 **(environment or {}),
             },

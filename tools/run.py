@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from trustlayer.v1 import identity_pb2, session_pb2
-from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
-from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 
 from tools import terminal
 from tools.demo import BROWSER, EMAIL, describe
 from tools.processes import FlowlessProcess, ProcessError, SidecarProcess, exit_on_sigterm, temporary_directory
+from trustlayer.v1 import identity_pb2, session_pb2
+from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
+from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 
 CALL_SECONDS: Final = 10.0
 
@@ -31,8 +31,8 @@ GUIDE: Final = """
 
 Try, in another terminal:
 
-  # is this session valid? (the id is read from standard input, so it stays out of the shell's history)
-  echo {session_id} | .venv/bin/bridge-sidecar check - --socket {socket} --client-ip {client_ip}
+  # is this session valid? (on standard input: what stands in a command line, every user of the machine can see)
+  echo {session_id} | .venv/bin/bridge-sidecar check - --socket {socket} --ip {client_ip}
 
   # how is the sidecar?
   .venv/bin/bridge-sidecar status --socket {socket}

@@ -30,7 +30,7 @@ if [ -z "$python" ]; then
     if [ -n "$wanted" ]; then
         echo "error: PYTHON=$wanted is not a Python 3.11 or newer." >&2
     else
-        echo "error: no Python 3.11 or newer found (python3 is $(python3 --version 2>&1 || echo missing))." >&2
+        echo "error: no Python 3.11 or newer found (python3 is $(python3 --version 2>/dev/null || echo missing))." >&2
         echo "Install one, or name it: make PYTHON=/path/to/python3.11 …" >&2
     fi
     exit 1

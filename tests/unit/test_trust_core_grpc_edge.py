@@ -9,6 +9,11 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+
+from tests.support.rpc import detail, reason, status_of
+from trust_core import logs
+from trust_core.errors import Reason, TrustError, Violation, invalid
+from trust_core.grpc_edge import ErrorBoundary, reason_of
 from trustlayer.v1 import bridge_pb2, validator_pb2
 from trustlayer.v1.bridge_pb2_grpc import BridgeServiceServicer, add_BridgeServiceServicer_to_server
 from trustlayer.v1.validator_pb2_grpc import (
@@ -16,11 +21,6 @@ from trustlayer.v1.validator_pb2_grpc import (
     ValidatorServiceStub,
     add_ValidatorServiceServicer_to_server,
 )
-
-from tests.support.rpc import detail, reason, status_of
-from trust_core import logs
-from trust_core.errors import Reason, TrustError, Violation, invalid
-from trust_core.grpc_edge import ErrorBoundary, reason_of
 
 Act = Callable[[], None]
 VALIDATE = "/trustlayer.v1.ValidatorService/Validate"

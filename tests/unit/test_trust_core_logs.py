@@ -136,3 +136,16 @@ def test_the_console_style_is_one_readable_line_without_colour_codes_in_a_file()
     assert "started" in line
     assert "sess_[redacted]" in line
     assert "\x1b" not in line
+
+
+def test_the_console_style_shows_an_exception_by_type_and_place() -> None:
+    target = io.StringIO()
+    logs.configure(style="console", stream=target)
+    try:
+        raise ValueError("hunter4")
+    except ValueError as error:
+        logs.get_logger("program").error("failed", **logs.describe_exception(error))
+    finally:
+        logs.configure()
+    assert "builtins.ValueError at " in target.getvalue()
+    assert "hunter4" not in target.getvalue()

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from trustlayer.v1 import errors_pb2, types_pb2
 
 from tests.support.proto_standard import PROTO, compile_protos
 from trust_core.errors import CODES, DEFAULT_RETRY_SECONDS, Reason, TrustError, Violation, invalid
 from trust_core.modes import DenialReason, ValidationMode
+from trustlayer.v1 import errors_pb2, types_pb2
 
 _ENUM, _VALUE = 5, 2
 

@@ -1,0 +1,118 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv. Nothing is written outside this tree
+# and the temporary directory.
+#
+#   make demo                  sets up and shows the main job
+#   make PYTHON=/path/to/python test
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?=
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+WORKERS ?= 2
+
+# One way to behave whatever the caller's own settings are, and caches inside the tree.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_CACHE_DIR := 1
+export PIP_USER := 0
+export PYTHONNOUSERSITE := 1
+export BUF_CACHE_DIR := $(CURDIR)/.venv/.cache/buf
+export UV_CACHE_DIR := $(CURDIR)/.venv/.cache/uv
+unexport PYTHONHOME PYTHONPATH
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+## ---- set up and try ----
+
+.PHONY: setup
+setup: $(INSTALLED) ## create .venv with everything that the other targets need
+
+# Once, and again when the lock or the project's metadata changes.
+$(INSTALLED): requirements/dev.txt pyproject.toml
+	@sh tools/venv.sh .venv "$(PYTHON)"
+	@echo "installing requirements/dev.txt into .venv" >&2
+	@$(PY) -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## walk the main job through two real processes, with measured times
+	@$(PY) -m tools.demo
+
+.PHONY: run
+run: $(INSTALLED) ## leave both programs running in the foreground, with commands to try
+	@$(PY) -m tools.run
+
+## ---- checks ----
+
+.PHONY: test
+test: $(INSTALLED) ## run the whole test suite and report branch coverage
+	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term
+
+.PHONY: test-fast
+test-fast: $(INSTALLED) ## run the unit tests only, without coverage
+	$(PY) -m pytest tests/unit
+
+.PHONY: check
+check: lint types imports proto-check ## run every check that is not a test
+
+.PHONY: lint
+lint: $(INSTALLED) ## check format and style (ruff)
+	$(PY) -m ruff format --check --quiet
+	$(PY) -m ruff check --quiet --output-format concise
+
+.PHONY: types
+types: $(INSTALLED) ## check types (mypy --strict)
+	$(PY) -m mypy
+
+.PHONY: imports
+imports: $(INSTALLED) ## check the dependency rule (import-linter)
+	.venv/bin/lint-imports --no-cache
+
+.PHONY: proto-check
+proto-check: $(INSTALLED) ## lint proto/, compare it with the last release and with the generated code
+	.venv/bin/buf lint
+	.venv/bin/buf format --diff --exit-code
+	.venv/bin/buf breaking proto --against proto/released.binpb
+	$(PY) tools/generate.py --check
+
+.PHONY: lock-check
+lock-check: $(INSTALLED) ## check that requirements/ follows from pyproject.toml (asks the package index)
+	$(PY) tools/lock.py --check
+
+## ---- generate ----
+
+.PHONY: proto
+proto: $(INSTALLED) ## regenerate the Python code of proto/
+	.venv/bin/buf format --write
+	$(PY) tools/generate.py
+
+.PHONY: proto-release
+proto-release: $(INSTALLED) ## record proto/ as released: later changes must stay compatible with it
+	.venv/bin/buf build --output proto/released.binpb
+
+.PHONY: lock
+lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
+	$(PY) tools/lock.py $(LOCK_ARGS)
+
+## ---- measure ----
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure the hit path beside its alternatives, and the sidecar's memory
+	@$(PY) -m bench
+
+.PHONY: bench-quick
+bench-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not how fast
+	@$(PY) -m bench --quick
+
+.PHONY: bench-server-model
+bench-server-model: $(INSTALLED) ## compare server models for the sidecar (docs/decisions)
+	@$(PY) -m bench.server_model
+
+.PHONY: clean
+clean: ## remove everything that make made, .venv included
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
