@@ -143,8 +143,8 @@ def _serve(config_file: Path | None) -> Exit:
         print(f"bridge-sidecar: {error}", file=sys.stderr)
         return Exit.CONFIG
     from bridge_sidecar import bootstrap  # noqa: PLC0415
-    from bridge_sidecar.unix_socket import SocketError  # noqa: PLC0415
     from trust_core import logs  # noqa: PLC0415
+    from trust_core.unix_socket import SocketError  # noqa: PLC0415
 
     logs.configure(level=config.log_level, style=config.log_format)
     try:

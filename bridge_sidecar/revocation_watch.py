@@ -17,7 +17,6 @@ from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
 
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import Revocation, SessionCache
@@ -204,11 +203,11 @@ class RevocationWatch:
             response = await call.read()
         except grpc.aio.AioRpcError as error:
             raise self._ended(error) from None
-        except DecodeError:
-            raise ProtocolViolationError("bytes that are not the stream's message") from None
         if isinstance(response, bridge_pb2.WatchRevocationsResponse):
             return response
-        raise _EndedError("Flowless closed the stream")
+        if response is grpc.aio.EOF:
+            raise _EndedError("Flowless closed the stream")
+        raise ProtocolViolationError("bytes that are not the stream's message")  # grpc hands out None for them
 
     def _ended(self, error: grpc.aio.AioRpcError) -> _EndedError:
         problem = self._source.explain(error)

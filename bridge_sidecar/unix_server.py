@@ -15,13 +15,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.session_cache import SessionCache
-from bridge_sidecar.unix_socket import UnixSocket
 from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
 from bridge_sidecar.validator import Counters, Question, Verdict
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
 from trust_core.modes import DENIAL_TEXT, RequestContext, ValidationMode
+from trust_core.unix_socket import UnixSocket
 from trust_core.version import __version__
 from trustlayer.v1 import types_pb2, validator_pb2
 
@@ -33,6 +33,8 @@ _MAX_USER_AGENT_BYTES: Final = 1_024
 _DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
 _MODES: Final = {int(mode): mode for mode in ValidationMode}
 _MALFORMED_AT_ONCE: Final = 128
+_MAX_CALLS: Final = 10_000
+"""Calls in flight over all connections; more are RESOURCE_EXHAUSTED. Bounds who may wait for shared misses."""
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
@@ -193,7 +195,9 @@ class UnixServer:
         self._socket = UnixSocket(path=socket_path)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),), options=_OPTIONS
+            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),),
+            maximum_concurrent_rpcs=_MAX_CALLS,
+            options=_OPTIONS,
         )
         self._server.add_generic_rpc_handlers((validator.handlers(), relay))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

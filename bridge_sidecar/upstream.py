@@ -7,11 +7,11 @@ be safe to repeat; the watch has its own backoff. The channel reconnects by itse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 
 from bridge_sidecar.activity import SessionIdle, SessionUse
 from bridge_sidecar.bridge_secret import SecretSource
@@ -24,6 +24,7 @@ from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, validator_pb2
 
 WatchCall = grpc.aio.StreamStreamCall[bridge_pb2.WatchRevocationsRequest, bridge_pb2.WatchRevocationsResponse]
 Metadata = tuple[tuple[str, str], ...]
+M = TypeVar("M", bound=Message)
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 
@@ -121,9 +122,7 @@ class Upstream:
             if problem.reason is Reason.NOT_IMPLEMENTED:
                 problem = TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS)
             raise problem from None
-        except DecodeError:
-            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS) from None
-        return _answer(response)
+        return _answer(_understood(response))
 
     async def report_activity(self, uses: Sequence[SessionUse]) -> Sequence[SessionIdle]:
         """See `activity.ActivityReceiver`."""
@@ -139,9 +138,7 @@ class Upstream:
             )
         except grpc.aio.AioRpcError as error:
             raise self.explain(error) from None
-        except DecodeError:
-            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS) from None
-        return [SessionIdle(idle.session_digest, _ns(idle.idle_remaining)) for idle in response.sessions]
+        return [SessionIdle(idle.session_digest, _ns(idle.idle_remaining)) for idle in _understood(response).sessions]
 
     def watch(self) -> WatchCall:
         """Open the watch stream. Errors come out of its reads and writes; `explain` says what they mean."""
@@ -175,6 +172,13 @@ def revision_in(trailing: Any) -> int:
         if key == grpc_edge.REVISION_KEY and isinstance(value, str) and value.isascii() and value.isdigit():
             return int(value) if len(value) < 20 else 0
     return 0
+
+
+def _understood(response: M | None) -> M:
+    """Refuse bytes that were not the message: grpc logs that, and hands out None."""
+    if response is None:
+        raise TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS)
+    return response
 
 
 def _answer(response: bridge_pb2.ValidateSessionResponse) -> UpstreamAnswer:

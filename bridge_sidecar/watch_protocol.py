@@ -1,7 +1,8 @@
 """What does each message of the revocation watch mean for the cache and the lease? Pure: time is brought in.
 
 One `WatchProtocol` lives as long as one stream. It trusts nothing that it can check: rows must be gapless, a pong
-must answer a ping of this stream and must not claim a revision that was not delivered before it.
+must answer a ping of this stream, must not claim a revision that was not delivered before it, and must not fall
+behind what was applied when its ping was sent: that replica reads a database that lags or went back in time.
 """
 
 from collections import OrderedDict
@@ -34,6 +35,13 @@ class Ping(NamedTuple):
     applied_revision: int
 
 
+class _Sent(NamedTuple):
+    """A ping under way: own time of sending, and what was applied then."""
+
+    at_ns: int
+    applied_revision: int
+
+
 class WatchProtocol:
     """See the module."""
 
@@ -45,7 +53,7 @@ class WatchProtocol:
         self._ready = False
         self._nonce = 0
         self._next_ping_ns = opened_at_ns
-        self._outstanding: OrderedDict[int, int] = OrderedDict()  # nonce -> own time of sending
+        self._outstanding: OrderedDict[int, _Sent] = OrderedDict()
         self.live = False
 
     def on_ready(self, *, log_id: str, reset: bool, revision: int) -> None:
@@ -77,11 +85,13 @@ class WatchProtocol:
             raise ProtocolViolationError("a pong without its ping")
         if self._cache.applied_revision < revision:
             raise ProtocolViolationError("a pong ahead of the revocations it vouches for")
-        sent_at_ns = self._outstanding[nonce]
+        sent = self._outstanding[nonce]
+        if revision < sent.applied_revision:
+            raise ProtocolViolationError("a pong behind what was applied when its ping was sent")
         while next(iter(self._outstanding)) != nonce:
             self._outstanding.popitem(last=False)
         del self._outstanding[nonce]
-        self._lease.renew(sent_at_ns)
+        self._lease.renew(sent.at_ns)
         self.live = True
 
     def ping_due(self, now_ns: int) -> Ping | None:
@@ -89,7 +99,7 @@ class WatchProtocol:
         if not self._ready or now_ns < self._next_ping_ns or len(self._outstanding) >= _MAX_OUTSTANDING:
             return None
         self._nonce += 1
-        self._outstanding[self._nonce] = now_ns
+        self._outstanding[self._nonce] = _Sent(now_ns, self._cache.applied_revision)
         self._next_ping_ns = now_ns + self._timing.ping_interval_ns
         return Ping(self._nonce, self._cache.applied_revision)
 
@@ -97,7 +107,7 @@ class WatchProtocol:
         if not self._ready:
             return self._opened_at_ns + self._timing.max_silence_ns
         oldest = next(iter(self._outstanding.values()), None)
-        return (self._next_ping_ns if oldest is None else oldest) + self._timing.max_silence_ns
+        return (self._next_ping_ns if oldest is None else oldest.at_ns) + self._timing.max_silence_ns
 
     def deaf(self, now_ns: int) -> bool:
         """Whether WatchReady, or the answer to some ping, is overdue. Its lease would have run out by now."""

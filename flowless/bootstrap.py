@@ -91,7 +91,7 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
 async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
 
-    Before `on_ready` was called with the address: SchemaError, OSError (cannot listen), TrustError (storage).
+    Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage), all before `on_ready`.
     """
     log = logs.get_logger("flowless")
     async with open_flowless(settings) as flowless:

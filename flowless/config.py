@@ -82,6 +82,10 @@ class Settings(BaseSettings):
                 "listen is neither loopback nor a Unix socket: set tls_cert_file and tls_key_file, "
                 "or insecure_listen = true if something else encrypts"
             )
+        if self.listen.startswith("unix:") and (
+            not self.listen.startswith("unix:/") or self.tls_cert_file is not None
+        ):
+            raise ValueError("listen: a Unix socket is unix:/absolute/path and takes no TLS")
         if self.session_idle_seconds > self.session_absolute_seconds:
             raise ValueError("session_idle_seconds must not exceed session_absolute_seconds")
         if self.activity_interval_seconds > self.session_idle_seconds / 2:

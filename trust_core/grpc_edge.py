@@ -10,6 +10,7 @@
 Handlers run in one event loop. The boundary's table of wrapped handlers is touched by that loop only.
 """
 
+import contextvars
 import inspect
 import re
 import secrets
@@ -34,6 +35,9 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _GRPC_CODES: Final = {code: grpc.StatusCode[code.value] for code in Code}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# grpc.aio runs each call in a task, and so in a context, of its own.
+_request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs only
 Behavior = Callable[..., Any]
 
@@ -46,11 +50,20 @@ _MALFORMED: Final = _Malformed()
 
 
 def request_id_of(context: Context) -> str:
-    """Take the caller's request id when it is short and harmless, else make one."""
+    """Take the caller's request id when it is short and harmless, else make one; the same throughout a call."""
+    known = _request_id.get()
+    if known is not None:
+        return known
+    chosen = _sent_request_id(context) or secrets.token_hex(8)
+    _request_id.set(chosen)
+    return chosen
+
+
+def _sent_request_id(context: Context) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return secrets.token_hex(8)
+    return None
 
 
 def status_of(error: TrustError, request_id: str) -> status_pb2.Status:

@@ -25,6 +25,7 @@ from flowless.config import Settings
 from flowless.domain.bridges import Scope
 from flowless.services.bridges import Bridges
 from trust_core.errors import Reason, TrustError
+from trust_core.unix_socket import SocketError
 
 DEV_BRIDGE = "dev"
 
@@ -45,7 +46,7 @@ def _run_server(settings: Settings) -> None:
         asyncio.run(serve(settings, on_ready=_announce))
     except SchemaError as error:
         fail(str(error), EXIT_SETTINGS)
-    except OSError as error:
+    except (OSError, SocketError) as error:
         fail(str(error), EXIT_SETTINGS)
     except TrustError as error:
         fail(error.message, exit_code_of(error))

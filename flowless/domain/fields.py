@@ -6,6 +6,9 @@ from typing import Final
 
 from trust_core.errors import Violation, invalid
 
+MAX_VIOLATIONS: Final = 8
+"""The first ones are told: an error travels in metadata, of which clients accept 8 KiB."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
@@ -16,8 +19,10 @@ class Fields:
         self._violations: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
-        """Note one violation."""
-        self._violations.append(Violation(field=field, description=description))
+        """Note one violation, once."""
+        violation = Violation(field=field, description=description)
+        if violation not in self._violations and len(self._violations) < MAX_VIOLATIONS:
+            self._violations.append(violation)
 
     def refuse(self) -> None:
         """Raise INVALID_FIELD with everything noted; do nothing when all is well."""

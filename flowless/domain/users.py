@@ -13,9 +13,12 @@ from flowless.domain.fields import Fields
 EMAIL_BYTES: Final = 254
 MAX_ROLES: Final = 64
 ATTRIBUTES_BYTES: Final = 4096
+ATTRIBUTES_DEPTH: Final = 16
+"""Protobuf parsers stop at 100 nested messages, of which a Struct takes three a level: a user who could be
+registered but not be read again would break every list and every validation."""
 
 _USER_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{2,63}", re.ASCII)
-_ROLE: Final = re.compile(r"[^\s,\x00-\x1f\x7f]{1,64}")
+_ROLE: Final = re.compile(r"[^\s,\x00-\x1f\x7f\ud800-\udfff]{1,64}")
 _LOCALE: Final = re.compile(r"[0-9A-Za-z]{1,8}(-[0-9A-Za-z]{1,8})*", re.ASCII)
 
 
@@ -93,8 +96,16 @@ def _check_attributes(attributes: Mapping[str, Any], fields: Fields) -> None:
         return
     if len(text.encode("utf-8", "surrogatepass")) > ATTRIBUTES_BYTES:
         fields.add("attributes", f"at most {ATTRIBUTES_BYTES} bytes as JSON")
+    if _depth(attributes) > ATTRIBUTES_DEPTH:
+        fields.add("attributes", f"at most {ATTRIBUTES_DEPTH} objects and lists inside one another")
     if "\\u0000" in text or any("\ud800" <= c <= "\udfff" for c in text):
         fields.add("attributes", "must not hold NUL or half a surrogate pair")
+
+
+def _depth(value: object) -> int:
+    """Count the objects and lists inside one another; `json.dumps` has bounded the recursion before."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 def canonical_user_name(user_name: str) -> str:

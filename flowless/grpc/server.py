@@ -17,6 +17,7 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
 from trust_core.grpc_edge import ErrorBoundary
+from trust_core.unix_socket import UnixSocket
 from trustlayer.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -56,6 +57,7 @@ class FlowlessServer:
         serve_reflection: bool,
     ) -> None:
         self._health = HealthServicer()
+        self._socket: UnixSocket | None = None
         authorization = Authorization(bridges=bridges, scopes=required_scopes(SERVICES))
         self._server = grpc.aio.server(
             interceptors=[ErrorBoundary(program="flowless"), authorization],
@@ -73,7 +75,11 @@ class FlowlessServer:
             reflection.enable_server_reflection([*names, PUBLIC_SERVICES[0], PUBLIC_SERVICES[1]], self._server)
 
     def bind(self, listen: str, *, cert_file: Path | None, key_file: Path | None) -> str:
-        """Bind and return the address, with the port that the system chose for port 0. Raises OSError."""
+        """Bind and return the address, with the port chosen for port 0. Raises OSError, SocketError."""
+        if listen.startswith("unix:"):
+            self._socket = UnixSocket(path=listen.removeprefix("unix:"))
+            self._socket.claim(self._server.add_insecure_port)
+            return listen
         try:
             if cert_file is not None and key_file is not None:
                 credentials = grpc.ssl_server_credentials([(key_file.read_bytes(), cert_file.read_bytes())])
@@ -82,7 +88,7 @@ class FlowlessServer:
                 port = self._server.add_insecure_port(listen)
         except RuntimeError:
             raise OSError(f"cannot listen on {listen}: is another process there?") from None
-        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        return f"{listen.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -97,6 +103,8 @@ class FlowlessServer:
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish, cut them after the grace."""
         await self._server.stop(grace_seconds)
+        if self._socket is not None:
+            self._socket.release()
 
 
 def _options(max_message_bytes: int) -> Sequence[tuple[str, int]]:

@@ -10,7 +10,7 @@ from flowless.domain.passwords import MAX_CHARS, normalised
 from flowless.domain.sessions import ActiveSession, Session, SessionActivity, SessionLimits, judge
 from flowless.domain.users import UserStatus
 from flowless.ports.passwords import PasswordHasher
-from flowless.ports.stores import SessionStore, UserStore
+from flowless.ports.stores import Credentials, SessionStore, UserStore
 from flowless.services.users import Users, check_login, check_user_id, checked_page_size
 from trust_core import modes
 from trust_core.clock import Clock
@@ -99,12 +99,9 @@ class Sessions:
         refused = TrustError(Reason.LOGIN_REFUSED, "wrong user or password")
         if found is None or not verdict.matches or found.user.status is not UserStatus.ACTIVE:
             raise refused
-        password_hash = found.password_hash
-        if verdict.outdated:
-            password_hash = await self._hasher.hash(normalised(password))
-            await self._user_store.upgrade_hash(
-                found.user.id, expected_hash=found.password_hash, new_hash=password_hash
-            )
+        password_hash = await self._rehashed(found, password) if verdict.outdated else found.password_hash
+        if password_hash is None:
+            raise refused
         now = self._clock.now()
         session_id = new_session_id(self._random)
         session = Session(
@@ -131,6 +128,21 @@ class Sessions:
             idle_remaining=min(self._limits.idle, self._limits.absolute),
         )
         return NewSession(session_id=session_id, active=active, revision=revision)
+
+    async def _rehashed(self, found: Credentials, password: str) -> str | None:
+        """Hash a right password with today's profile; return the hash that is stored then, `None` if it changed.
+
+        Two logins at once both come here. Whichever is second finds the first one's hash: as good as its own.
+        """
+        form = normalised(password)
+        better = await self._hasher.hash(form)
+        await self._user_store.upgrade_hash(found.user.id, expected_hash=found.password_hash, new_hash=better)
+        stored = await self._user_store.credentials(found.user.id)
+        if stored is None:
+            return None
+        if stored.password_hash != better and not (await self._hasher.verify(stored.password_hash, form)).matches:
+            return None
+        return stored.password_hash
 
     async def validate(
         self, session_id: str, *, mode: ValidationMode | None, context: RequestContext, min_revision: int
@@ -228,7 +240,8 @@ class Sessions:
             if not isinstance(judged, ActiveSession):
                 continue
             left = judged.idle_remaining
-            if now - activity.idle_for - judged.session.last_seen_at >= self._activity_interval:
+            # In this order: a moment that long ago may be before the first that Python knows.
+            if now - judged.session.last_seen_at - activity.idle_for >= self._activity_interval:
                 used.append(activity)
                 left = min(self._limits.idle - activity.idle_for, judged.absolute_remaining)
             remaining[activity.digest] = left

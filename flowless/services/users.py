@@ -19,7 +19,7 @@ from flowless.ports.passwords import PasswordHasher
 from flowless.ports.stores import Credentials, NewUser, UserStore
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
-from trust_core.identifiers import RandomBytes, is_user_id, new_user_id
+from trust_core.identifiers import RandomBytes, is_session_handle, is_user_id, new_user_id
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
@@ -134,7 +134,7 @@ class Users:
         fields = Fields()
         check_user_id(user_id, fields)
         for name in sorted(only - frozenset(PROFILE_FIELDS)):
-            fields.add("update_mask", f"'{name[:64]}' cannot be changed; of: {', '.join(PROFILE_FIELDS)}")
+            fields.add("update_mask", f"{ascii(name)[:64]} cannot be changed; of: {', '.join(PROFILE_FIELDS)}")
         if not only:
             fields.add("update_mask", "required")
         profile = checked_profile(profile, fields, only=only)
@@ -173,6 +173,8 @@ class Users:
         check_user_id(user_id, fields)
         if not current:
             fields.add("current_password", "required")
+        if except_handle and not is_session_handle(except_handle):
+            fields.add("except_handle", "a session handle, `sh_` and 22 letters and digits")
         form = checked_new_password("new_password", new, fields)
         fields.refuse()
         refused = TrustError(Reason.LOGIN_REFUSED, "wrong user or password")

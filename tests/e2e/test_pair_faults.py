@@ -235,7 +235,7 @@ def test_a_second_sidecar_on_the_socket_is_refused_and_the_first_goes_on(system:
         upstream=system.flowless.address,
         secret=system.sidecar.secret_file.read_text().strip(),
     )
-    with pytest.raises(ProcessError, match="another sidecar holds"):
+    with pytest.raises(ProcessError, match="another process holds"):
         second.start()
     assert second.wait() == 4
     with grpc.insecure_channel(system.sidecar.address) as channel:

@@ -158,7 +158,7 @@ async def test_a_second_sidecar_is_refused_and_the_first_one_goes_on(run_dir: Pa
             "serve", SECRET=new_secret(), UPSTREAM=served.flowless.address, SOCKET_PATH=str(served.socket)
         )
         assert (code, out) == (CONFIG, "")
-        assert "another sidecar holds" in err
+        assert "another process holds" in err
         assert (await served.command("healthcheck", "--liveness"))[0] == OK
 
 

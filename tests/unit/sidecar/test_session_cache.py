@@ -139,6 +139,14 @@ def test_fills_older_than_what_was_forgotten_are_dropped_whatever_they_concern()
     assert cache.insert(cache.ticket(), unrelated, _entry(user_id="u9", revision=1), 0)
 
 
+def test_forgetting_goes_by_revision_so_that_the_floor_never_sinks() -> None:
+    cache = _cache(remembered=2)
+    for revision, digest in ((1, A), (2, B), (3, A), (4, C), (5, b"d" * 32)):
+        cache.apply(Revocation(revision=revision, session_digest=digest))
+    assert cache.touched_since(A, "u9", 2) == 3
+    assert not cache.insert(cache.ticket(), A, _entry(user_id="u9", revision=2), 0)
+
+
 def test_touched_since_names_the_last_revision_that_touches_the_session() -> None:
     cache = _cache()
     cache.apply(Revocation(revision=1, session_digest=A))

@@ -91,6 +91,23 @@ def test_a_pong_ahead_of_the_rows_it_vouches_for_breaks_the_protocol_and_renews_
     assert not stream.lease.held(OPENED)
 
 
+def test_a_pong_behind_what_was_applied_when_its_ping_was_sent_breaks_the_protocol() -> None:
+    stream = _ready()
+    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)])
+    stream.protocol.ping_due(OPENED)
+    with pytest.raises(ProtocolViolationError, match="behind"):
+        stream.protocol.on_pong(nonce=1, revision=1)
+    assert not stream.lease.held(OPENED)
+
+
+def test_rows_that_come_between_a_ping_and_its_pong_do_not_spoil_the_pong() -> None:
+    stream = _ready()
+    stream.protocol.ping_due(OPENED)
+    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)])
+    stream.protocol.on_pong(nonce=1, revision=1)
+    assert stream.lease.held(OPENED)
+
+
 @pytest.mark.parametrize("nonce", [0, 2, -1])
 def test_a_pong_without_its_ping_breaks_the_protocol(nonce: int) -> None:
     stream = _ready()

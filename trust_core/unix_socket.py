@@ -3,7 +3,7 @@
 grpcio unlinks whatever lies at the path it binds, and unlinks the path again when it stops, whoever owns it by then.
 So it binds beside the path and the socket is *renamed* into place: the path appears with its final mode, a stale
 file is replaced atomically, and at the end the path is removed only if it still leads to our socket. A lock file
-beside it keeps a second sidecar away; it is never removed, since removing it would let two processes hold "the" lock.
+beside it keeps a second process away; it is never removed, since removing it would let two processes hold "the" lock.
 """
 
 import errno
@@ -37,7 +37,9 @@ class UnixSocket:
     def claim(self, bind: Callable[[str], object]) -> None:
         """Take the path and let `bind` listen at the address that it is given. Raises `SocketError`."""
         if len(os.fsencode(self._path)) > _MAX_PATH_BYTES:
-            raise SocketError(f"socket_path is longer than {_MAX_PATH_BYTES} bytes, which Unix sockets do not allow")
+            raise SocketError(
+                f"the socket's path is longer than {_MAX_PATH_BYTES} bytes, which Unix sockets do not allow"
+            )
         try:
             self._require_private_directory()
             self._take_lock()
@@ -60,15 +62,14 @@ class UnixSocket:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            raise SocketError(f"{directory.parent} does not exist; create it, or change socket_path") from None
+            raise SocketError(f"{directory.parent} does not exist; create it, or use another path") from None
         found = directory.stat()
         if not stat.S_ISDIR(found.st_mode):
             raise SocketError(f"{directory} is not a directory")
         if found.st_mode & stat.S_IWOTH:
             raise SocketError(
                 f"{directory} is writable by everybody, so anybody could replace the socket; "
-                f"use a directory of its own, for example {directory}/bridge-sidecar/{self._path.name}: "
-                "the sidecar creates it"
+                f"use a directory of its own, for example {directory}/trustlayer/{self._path.name}, which is created"
             )
         if found.st_uid not in (os.geteuid(), 0):
             raise SocketError(
@@ -81,7 +82,7 @@ class UnixSocket:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SocketError(f"another sidecar holds {self._path}; stop it, or give this one its own path") from None
+            raise SocketError(f"another process holds {self._path}; stop it, or use another path") from None
 
     def _require_nobody_listens(self) -> None:
         try:
@@ -89,12 +90,12 @@ class UnixSocket:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(kind):
-            raise SocketError(f"{self._path} exists and is not a socket; remove it, or change socket_path")
+            raise SocketError(f"{self._path} exists and is not a socket; remove it, or use another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             code = probe.connect_ex(os.fspath(self._path))
         if code not in (errno.ECONNREFUSED, errno.ENOENT):
-            raise SocketError(f"another program listens on {self._path}; stop it, or change socket_path")
+            raise SocketError(f"another program listens on {self._path}; stop it, or use another path")
 
     def _bind(self, bind: Callable[[str], object]) -> None:
         # The umask is the process' own and holds for the bind alone: no other thread creates files here.

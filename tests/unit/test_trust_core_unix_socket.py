@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge_sidecar.unix_socket import SocketError, UnixSocket
+from trust_core.unix_socket import SocketError, UnixSocket
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_second_claim_is_refused_while_the_first_is_held(run_dir: Path, listen
     path = run_dir / "bridge.sock"
     first = UnixSocket(path=str(path))
     first.claim(lambda address: _listen(listening, address))
-    with pytest.raises(SocketError, match="another sidecar holds"):
+    with pytest.raises(SocketError, match="another process holds"):
         UnixSocket(path=str(path)).claim(_refuse)
     assert _connects(path)
     first.release()
