@@ -1,14 +1,12 @@
 """The only composition root of Flowless: settings in, running objects out."""
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
@@ -32,6 +30,7 @@ from flowless.services.sessions import Sessions
 from flowless.services.users import Users
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
+from trust_core.errors import Reason, TrustError
 from trust_core.version import __version__
 
 
@@ -91,7 +90,8 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
 async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
 
-    Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage), all before `on_ready`.
+    Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage) before `on_ready`; after it
+    TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
     log = logs.get_logger("flowless")
     async with open_flowless(settings) as flowless:
@@ -134,12 +134,15 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         await server.set_serving(serving=False)
         tail.drain()
         await server.stop(settings.drain_seconds)
-        await _end(tailing)
-        log.info("stopped")
+        failure = await _ended(tailing)
+    if failure is not None:
+        log.error("the revocation log is no longer followed", **logs.describe_exception(failure))
+        raise TrustError(Reason.INTERNAL, "stopped by a fault of its own; the log says where")
+    log.info("stopped")
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    """Cancel a task; raise what it had failed with before."""
+async def _ended(task: asyncio.Task[None]) -> BaseException | None:
+    """Cancel a task; return what it had failed with before."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    return None if isinstance(outcome, asyncio.CancelledError) else outcome

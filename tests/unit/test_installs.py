@@ -1,0 +1,57 @@
+"""Each way of installing has what its code imports, and nothing of the others."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.repository import ROOT
+
+_IMPORT_ONLY_FROM_LOCK = """
+import importlib.metadata, re, sys
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+locked = {canonical(name) for name in sys.argv[1].split(",")}
+owners = importlib.metadata.packages_distributions()
+
+class OnlyLocked:
+    def find_spec(self, name, path=None, target=None):
+        of = {canonical(owner) for owner in owners.get(name.partition(".")[0], ())}
+        if of and "trustlayer" not in of and not of & locked:
+            raise ModuleNotFoundError(f"{name} is not in the lock")
+
+sys.meta_path.insert(0, OnlyLocked())
+for module in sys.argv[2:]:
+    __import__(module)
+"""
+
+
+def _locked(name: str) -> str:
+    return ",".join(re.findall(r"(?m)^([A-Za-z0-9._-]+)==", (ROOT / "requirements" / f"{name}.txt").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("lock", "modules"),
+    [
+        ("client", ["trustlayer.v1.validator_pb2_grpc", "trustlayer.v1.session_pb2_grpc"]),
+        ("sidecar", ["bridge_sidecar.bootstrap", "bridge_sidecar.cli", "bridge_sidecar.cli_client"]),
+        ("server", ["flowless.cli", "flowless.bootstrap"]),
+    ],
+)
+def test_code_imports_with_nothing_but_its_lock(lock: str, modules: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ONLY_FROM_LOCK, _locked(lock), *modules],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dependency_outside_the_lock_would_be_noticed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ONLY_FROM_LOCK, _locked("sidecar"), "flowless.cli"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "is not in the lock" in done.stderr
