@@ -90,12 +90,13 @@ class ManagedProcess:
         environment: Mapping[str, str],
         log: Path,
         echo: IO[str] | None = None,
+        python: Sequence[str] = (sys.executable,),
     ) -> None:
-        """`echo`, if given, gets every log line too, behind the program's name."""
+        """`echo`, if given, gets every log line too, behind the program's name; `python` is the interpreter."""
         self.name = name
         self.log = log
         self.address = ""
-        self._command = [sys.executable, "-m", module]
+        self._command = [*python, "-m", module]
         self._arguments = tuple(arguments)
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)} | dict(environment)
         self._echo = echo
@@ -324,6 +325,7 @@ class SidecarProcess(ManagedProcess):
         name: str = "sidecar",
         environment: Mapping[str, str] | None = None,
         echo: IO[str] | None = None,
+        python: Sequence[str] = (sys.executable,),
     ) -> None:
         """`name` tells several sidecars in one directory apart; `environment` adds and overrides."""
         self.socket = directory / name / "bridge.sock"
@@ -348,6 +350,7 @@ class SidecarProcess(ManagedProcess):
             },
             log=directory / f"{name}.log",
             echo=echo,
+            python=python,
         )
 
     def write_secret(self, secret: str) -> None:
