@@ -145,7 +145,7 @@ class Sidecar:
 
     async def _serve_once_fresh(self) -> None:
         await self.watch.first_lease.wait()
-        await self.server.set_serving(serving=True)
+        self.server.set_serving()
 
     async def _wind_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """Let calls in flight finish while the watch still runs, then end everything."""

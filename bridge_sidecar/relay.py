@@ -165,16 +165,24 @@ class Relay(grpc.GenericRpcHandler):
                 "Flowless refuses this sidecar's bridge credential, or it lacks the scope of this call",
             )
         if not grpc_edge.reason_of(error):
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless cannot be reached")
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TrustError(Reason.DEADLINE_EXCEEDED, "Flowless did not answer before the call's deadline")
+            raise _not_ours(error.code())
         passed: Any = tuple(
             (key, value)
             for key, value in error.trailing_metadata() or ()
             if key in (grpc_edge.STATUS_DETAILS_KEY, grpc_edge.REVISION_KEY)
         )
         await context.abort(error.code(), error.details() or "", passed)
+
+
+def _not_ours(code: grpc.StatusCode) -> TrustError:
+    """Give an error that does not come from Flowless itself our own words: its text may name or hold anything."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TrustError(Reason.DEADLINE_EXCEEDED, "Flowless did not answer before the call's deadline")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return TrustError(Reason.NOT_IMPLEMENTED, "Flowless does not know this method")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return TrustError(Reason.TOO_MANY_CALLS, "Flowless refuses the call: it is too large, or there are too many")
+    return TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless cannot be reached or does not answer as Flowless does")
 
 
 def _refusing(short: str) -> grpc_edge.Behavior:

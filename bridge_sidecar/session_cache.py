@@ -81,9 +81,12 @@ class Ticket(NamedTuple):
     logins: int
 
 
-class _HeldDenial(NamedTuple):
+class HeldDenial(NamedTuple):
+    """A denial that is remembered for a short while."""
+
     reason: DenialReason
     revision: int
+    learnt_at_ns: int
     expires_at_ns: int
 
 
@@ -135,7 +138,7 @@ class SessionCache:
     def __init__(self, *, limits: CacheLimits) -> None:
         self._limits = limits
         self._entries = _IndexedLRU(max_bytes=limits.max_bytes)
-        self._denials: OrderedDict[bytes, _HeldDenial] = OrderedDict()
+        self._denials: OrderedDict[bytes, HeldDenial] = OrderedDict()
         # Digest or user id -> the last revision that touched it; oldest first. Bytes and str cannot collide.
         self._touched: OrderedDict[bytes | str, int] = OrderedDict()
         self._last_user_revision = 0
@@ -185,7 +188,7 @@ class SessionCache:
             return None
         return entry
 
-    def denial(self, digest: bytes, now_ns: int) -> DenialReason | None:
+    def denial(self, digest: bytes, now_ns: int) -> HeldDenial | None:
         """Find a denial that was learnt less than its time to live ago."""
         held = self._denials.get(digest)
         if held is None:
@@ -193,7 +196,7 @@ class SessionCache:
         if now_ns >= held.expires_at_ns:
             del self._denials[digest]
             return None
-        return held.reason
+        return held
 
     def touched_since(self, digest: bytes, user_id: str, revision: int) -> int | None:
         """Return the last applied revision after `revision` that touches the session; `None` when there is none.
@@ -245,7 +248,7 @@ class SessionCache:
         self._denials.pop(digest, None)
         while len(self._denials) >= self._limits.negative_max_entries:
             self._denials.popitem(last=False)
-        self._denials[digest] = _HeldDenial(reason, revision, now_ns + self._limits.negative_ttl_ns)
+        self._denials[digest] = HeldDenial(reason, revision, now_ns, now_ns + self._limits.negative_ttl_ns)
         return True
 
     def forget_unknown(self) -> None:

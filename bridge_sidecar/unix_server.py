@@ -9,8 +9,6 @@ from typing import Final, Protocol
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from grpc_health.v1 import _async as health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.revocation_watch import WatchState
@@ -20,6 +18,7 @@ from bridge_sidecar.validator import Counters, Question, Verdict
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
+from trust_core.grpc_health import Health
 from trust_core.modes import DENIAL_TEXT, RequestContext, ValidationMode
 from trust_core.unix_socket import UnixSocket
 from trust_core.version import __version__
@@ -193,29 +192,25 @@ class UnixServer:
 
     def __init__(self, *, socket_path: str, validator: ValidatorHandlers, relay: grpc.GenericRpcHandler) -> None:
         self._socket = UnixSocket(path=socket_path)
-        self._health = health.HealthServicer()
+        self._health = Health(services=(SERVICE,))
         self._server = grpc.aio.server(
             interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),),
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=_OPTIONS,
         )
-        self._server.add_generic_rpc_handlers((validator.handlers(), relay))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((validator.handlers(), relay, self._health.handler()))
 
     async def start(self) -> None:
         """Claim the socket and answer on it. Raises `SocketError`."""
-        await self.set_serving(serving=False)
         self._socket.claim(self._server.add_insecure_port)
         await self._server.start()
 
-    async def set_serving(self, *, serving: bool) -> None:
-        """Tell health checks, for the whole server and for the validator."""
-        answer = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
-            await self._health.set(name, answer.SERVING if serving else answer.NOT_SERVING)
+    def set_serving(self) -> None:
+        """Tell health checks that the first lease is held."""
+        self._health.set_serving(serving=True)
 
     async def stop(self, *, drain_seconds: float) -> None:
         """Accept nothing new, let calls in flight finish, cut them after `drain_seconds`, leave the path clean."""
-        await self._health.enter_graceful_shutdown()
+        self._health.set_serving(serving=False)
         await self._server.stop(drain_seconds)
         self._socket.release()

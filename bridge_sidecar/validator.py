@@ -25,7 +25,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import Entry, SessionCache
-from trust_core.clock import Clock
+from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Code, Reason, TrustError
 from trust_core.identifiers import session_digest
 from trust_core.modes import Binding, DenialReason, RequestContext, ValidationMode, check
@@ -84,6 +84,13 @@ class UpstreamAnswer:
     revision: int
 
 
+class _Landed(NamedTuple):
+    """What a flight brought, and when the question that it answers was sent."""
+
+    answer: UpstreamAnswer
+    sent_at_ns: int
+
+
 class SessionSource(Protocol):
     """Who is asked on a miss."""
 
@@ -123,14 +130,15 @@ class Counters:
 class _Flight:
     """One shared question to upstream. `seen_revision` is what the cache had applied when it was last sent."""
 
-    __slots__ = ("generation", "min_revision", "seen_revision", "task", "waiters")
+    __slots__ = ("begun_at_ns", "generation", "min_revision", "seen_revision", "task", "waiters")
 
-    def __init__(self, *, min_revision: int, seen_revision: int, generation: int) -> None:
+    def __init__(self, *, min_revision: int, seen_revision: int, generation: int, begun_at_ns: int) -> None:
+        self.begun_at_ns = begun_at_ns
         self.min_revision = min_revision
         self.seen_revision = seen_revision
         self.generation = generation
         self.waiters = 0
-        self.task: asyncio.Task[UpstreamAnswer] | None = None
+        self.task: asyncio.Task[_Landed] | None = None
 
 
 class Validator:
@@ -152,9 +160,10 @@ class Validator:
         self._activity = activity
         self._clock = clock
         self._limits = limits
+        self._max_age_ns = round(limits.upstream_timeout_seconds * NS_PER_SECOND)
         self._slots = asyncio.Semaphore(limits.max_concurrent)
         self._joinable: dict[bytes, _Flight] = {}
-        self._flying: set[asyncio.Task[UpstreamAnswer]] = set()
+        self._flying: set[asyncio.Task[_Landed]] = set()
         self._observed_log = ""
         self._observed_revision = 0
         self.counters = Counters()
@@ -206,8 +215,8 @@ class Validator:
             return None
         entry = self._cache.get(digest, now_ns)
         if entry is None:
-            denial = self._cache.denial(digest, now_ns)
-            return None if denial is None else Verdict(b"", denial, Tier.LRU, applied, 0)
+            held = self._cache.denial(digest, now_ns)
+            return None if held is None else Verdict(b"", held.reason, Tier.LRU, applied, now_ns - held.learnt_at_ns)
         revision = max(applied, entry.revision)
         age_ns = now_ns - entry.filled_at_ns
         refusal = check(question.mode, entry.binding, question.context)
@@ -217,18 +226,22 @@ class Validator:
         return Verdict(entry.payload, 0, Tier.LRU, revision, age_ns)
 
     async def _from_upstream(self, digest: bytes, question: Question) -> Verdict:
-        answer = await self._share(digest, question.session_id, self._needed(question.min_revision))
+        answer, sent_at_ns = await self._share(digest, question.session_id, self._needed(question.min_revision))
+        now_ns = self._clock.elapsed_ns()
+        age_ns = now_ns - sent_at_ns
         active = answer.active
         if active is None:
-            return Verdict(b"", answer.denial, answer.tier, answer.revision, 0)
+            return Verdict(b"", answer.denial, answer.tier, answer.revision, age_ns)
+        # Timers stand still while the machine sleeps, our clock does not: what woke up with us is not trusted.
+        if age_ns > self._max_age_ns or age_ns >= min(active.absolute_remaining_ns, active.idle_remaining_ns):
+            raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "the answer came too late to be trusted; ask again")
         refusal = check(question.mode, active.binding, question.context)
         if refusal is not None:
-            return Verdict(b"", refusal, answer.tier, answer.revision, 0)
-        now_ns = self._clock.elapsed_ns()
-        self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=now_ns + active.idle_remaining_ns)
-        return Verdict(active.payload, 0, answer.tier, answer.revision, 0)
+            return Verdict(b"", refusal, answer.tier, answer.revision, age_ns)
+        self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=sent_at_ns + active.idle_remaining_ns)
+        return Verdict(active.payload, 0, answer.tier, answer.revision, age_ns)
 
-    async def _share(self, digest: bytes, session_id: str, min_revision: int) -> UpstreamAnswer:
+    async def _share(self, digest: bytes, session_id: str, min_revision: int) -> _Landed:
         """Wait for a flight that may answer this caller: one under way, or a new one."""
         flight = self._joinable.get(digest)
         if flight is None or not self._may_join(flight, digest, min_revision):
@@ -247,6 +260,7 @@ class Validator:
     def _may_join(self, flight: _Flight, digest: bytes, min_revision: int) -> bool:
         return (
             flight.min_revision >= min_revision
+            and self._clock.elapsed_ns() - flight.begun_at_ns <= 2 * self._max_age_ns  # a slot, then an answer
             and flight.generation == self._cache.generation
             and not self._cache.may_touch_since(digest, flight.seen_revision)
         )
@@ -258,12 +272,13 @@ class Validator:
             min_revision=min_revision,
             seen_revision=self._cache.applied_revision,
             generation=self._cache.generation,
+            begun_at_ns=self._clock.elapsed_ns(),
         )
         flight.task = asyncio.create_task(self._fly(flight, digest, session_id))
         self._flying.add(flight.task)
         self._joinable[digest] = flight
 
-        def landed(task: asyncio.Task[UpstreamAnswer]) -> None:
+        def landed(task: asyncio.Task[_Landed]) -> None:
             self._flying.discard(task)
             self._close_to_joiners(digest, flight)
 
@@ -274,7 +289,7 @@ class Validator:
         if self._joinable.get(digest) is flight:
             del self._joinable[digest]
 
-    async def _fly(self, flight: _Flight, digest: bytes, session_id: str) -> UpstreamAnswer:
+    async def _fly(self, flight: _Flight, digest: bytes, session_id: str) -> _Landed:
         """Wait for a slot, then ask; each of the two for at most the upstream timeout."""
         timeout = self._limits.upstream_timeout_seconds
         try:
@@ -290,8 +305,8 @@ class Validator:
         finally:
             self._slots.release()
 
-    async def _ask(self, flight: _Flight, digest: bytes, session_id: str) -> UpstreamAnswer:
-        """Ask until no revocation has outrun the answer, a bounded number of times; keep what may be kept."""
+    async def _ask(self, flight: _Flight, digest: bytes, session_id: str) -> _Landed:
+        """Ask until neither revocation nor expiry outran the answer, a few times at most; keep what may be kept."""
         cache = self._cache
         demanded = flight.min_revision
         for _ in range(1 + _RE_ASKS):
@@ -312,14 +327,16 @@ class Validator:
             if active is None:
                 if answer.denial in _REMEMBERABLE:
                     cache.insert_denial(ticket, digest, DenialReason(answer.denial), answer.revision, now_ns)
-                return answer
+                return _Landed(answer, sent_at_ns)
+            if now_ns - sent_at_ns >= min(active.absolute_remaining_ns, active.idle_remaining_ns):
+                continue
             later = cache.touched_since(digest, active.user_id, answer.revision)
             if later is None:
                 entry = _entry(active, revision=answer.revision, sent_at_ns=sent_at_ns)
                 cache.insert(ticket, digest, entry, now_ns)
-                return answer
+                return _Landed(answer, sent_at_ns)
             demanded = later
-        raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "revocations outran every answer; ask again")
+        raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "revocations or expiry outran every answer; ask again")
 
     async def close(self) -> None:
         """Cancel what is still in flight. Callers who wait for it see their calls cancelled."""

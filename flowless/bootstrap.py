@@ -96,7 +96,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     log = logs.get_logger("flowless")
     async with open_flowless(settings) as flowless:
         tail = RevocationTail(
-            log=flowless.log,
+            log=SqlRevocationLog(database=flowless.database, engine=flowless.database.tail_reader),
             clock=flowless.clock,
             poll_interval=settings.poll_seconds,
             min_spacing=settings.min_read_spacing_seconds,
@@ -110,7 +110,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             identity=IdentityServicer(users=flowless.users),
             session=SessionServicer(sessions=flowless.sessions),
             trust_token=TrustTokenServicer(),
-            bridge=BridgeServicer(sessions=flowless.sessions, tail=tail, log=flowless.log),
+            bridge=BridgeServicer(sessions=flowless.sessions, bridges=flowless.bridges, tail=tail, log=flowless.log),
             admin=AdminServicer(bridges=flowless.bridges, clock=flowless.clock),
             max_message_bytes=settings.max_message_bytes,
             max_concurrent_calls=settings.max_concurrent_calls,
@@ -124,15 +124,17 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         tailing = asyncio.create_task(tail.run())
         tailing.add_done_callback(lambda _: stop.set())
         await server.start()
-        await server.set_serving(serving=True)
+        server.set_serving(serving=True)
         log.info("serving", address=address, version=__version__, revision=tail.position.revision)
         if settings.insecure_listen and not settings.is_local and settings.tls_cert_file is None:
             log.warning("plaintext off loopback: secrets and session ids are readable on the way")
         on_ready(address)
         await stop.wait()
         log.info("draining", watchers=tail.watchers, seconds=settings.drain_seconds)
-        await server.set_serving(serving=False)
+        server.set_serving(serving=False)
         tail.drain()
+        # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
+        await asyncio.sleep(settings.lame_duck_seconds)
         await server.stop(settings.drain_seconds)
         failure = await _ended(tailing)
     if failure is not None:

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
     max_concurrent_calls: int = Field(10_000, ge=1, le=1_000_000, description="calls in flight, streams included")
     max_message_bytes: int = Field(1_048_576, ge=4_096, le=16_777_216, description="largest request")
+    lame_duck_seconds: float = Field(
+        1.0, ge=0, le=60, description="after SIGTERM: NOT_SERVING this long while still answering"
+    )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="time for calls in flight after SIGTERM")
     reflection: bool = Field(False, description="serve gRPC reflection, for development")
 
@@ -60,7 +63,8 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
-        if not url.startswith("sqlite:///") or url.rstrip("/") == "sqlite:":
+        # Neither a database of each connection's own nor options that only the driver understands.
+        if not url.startswith("sqlite:///") or url.rstrip("/") == "sqlite:" or ":memory:" in url or "?" in url:
             raise ValueError("must be sqlite:///relative.db or sqlite:////absolute.db")
         return url
 

@@ -35,8 +35,12 @@ SOCKET_PATH_BYTES: Final = 100
 """Linux allows 107 for a Unix socket's path; the rest is left for gRPC's prefix and a lock beside it."""
 SIDECAR_SCOPES: Final = ("validate", "identity", "sessions", "trust_tokens")
 RELAY_ALL: Final = ("IdentityService/*", "SessionService/*", "TrustTokenService/*")
-TESTING: Final[Mapping[str, str]] = {"FLOWLESS_TESTING": "1", "FLOWLESS_PASSWORD_PROFILE": "testing"}
-"""Cheap password hashes, for tests only: the server refuses the profile without the first variable."""
+TESTING: Final[Mapping[str, str]] = {
+    "FLOWLESS_TESTING": "1",
+    "FLOWLESS_PASSWORD_PROFILE": "testing",
+    "FLOWLESS_LAME_DUCK_SECONDS": "0",
+}
+"""Cheap password hashes, for tests only (the server refuses the profile without the first variable); a quick end."""
 
 _OURS: Final = ("FLOWLESS_", "BRIDGE_SIDECAR_")
 _LAUNCHER: Final = ROOT / "tools" / "die_with_parent.py"

@@ -1,7 +1,8 @@
 """Time, injected. Nothing else in either program reads a clock.
 
 Durations (leases, ages, timeouts that matter for the guarantee) use `elapsed_ns`, which counts time spent
-suspended: a laptop or a paused virtual machine that wakes up must not believe that its lease still holds.
+suspended: a machine that wakes up must not believe that its lease still holds. A virtual machine whose *host* stops
+it without telling it has no clock that could know; ARCHITECTURE.md lists that under what is not promised.
 Wall-clock time is for people and for expiry dates, and is never compared with another machine's.
 """
 

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     CONFLICT = "CONFLICT"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"
 
 
 CODES: Final[dict[Reason, Code]] = {
@@ -87,6 +88,7 @@ CODES: Final[dict[Reason, Code]] = {
     Reason.INTERNAL: Code.INTERNAL,
     Reason.CONFLICT: Code.ABORTED,
     Reason.TOO_MANY_CALLS: Code.RESOURCE_EXHAUSTED,
+    Reason.SERVICE_NOT_FOUND: Code.NOT_FOUND,
 }
 
 DEFAULT_RETRY_SECONDS: Final[dict[Reason, float]] = {

@@ -1,6 +1,7 @@
 """The gRPC edge that both servers share: where errors of ours become google.rpc details and others stay inside.
 
-`ErrorBoundary` is the outermost interceptor. It wraps each method's handler once (not each call) and gives it
+`ErrorBoundary` is the interceptor next to the handlers. It wraps each method's handler once (not each call) and
+gives it
 
 - a request id: the caller's `x-request-id` if it is harmless, else a new one; logged, and sent with every error;
 - a deserializer that cannot raise: bytes that are not the message become MALFORMED_MESSAGE, with no parser text;
@@ -100,20 +101,31 @@ async def abort(context: Context, error: TrustError, request_id: str) -> NoRetur
     raise AssertionError("unreachable: abort raises")
 
 
+def refusing_handler(error: TrustError) -> "Handler":
+    """Make a handler that ends a call of any kind with the error, without waiting for any message of the caller.
+
+    Registered as a stream: a unary handler would first wait for a request that may never come.
+    """
+
+    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+        await abort(context, error, request_id_of(context))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 def reason_of(error: grpc.RpcError) -> str:
     """Find the ErrorInfo reason in an error that a server of ours sent; empty when it carries none."""
     trailing = error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
     for key, value in trailing or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
-            status = status_pb2.Status()
             try:
-                status.ParseFromString(value)
+                status = status_pb2.Status.FromString(value)
+                for detail in status.details:
+                    info = error_details_pb2.ErrorInfo()
+                    if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+                        return str(info.reason)
             except message.DecodeError:
                 return ""
-            for detail in status.details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
-                    return str(info.reason)
     return ""
 
 
@@ -144,7 +156,7 @@ async def _refuse_malformed_in(requests: AsyncIterator[Any]) -> AsyncIterator[An
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):
-    """See the module. Give it to the server as the first interceptor."""
+    """See the module. Give it to the server as the last interceptor."""
 
     def __init__(self, *, program: str) -> None:
         self._log = logs.get_logger(program)

@@ -56,11 +56,14 @@ class _StandardLibraryHandler(logging.Handler):
     """Carries what libraries log into the same stream, as type and message template only."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the template without its arguments: arguments may hold anything."""
+        """Log the template's first line without its arguments: those may hold anything.
+
+        asyncio puts the text of an exception nobody waited for into the lines after the first.
+        """
         fields: dict[str, object] = {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
             fields |= describe_exception(record.exc_info[1])
-        structlog.get_logger().log(record.levelno, str(record.msg), **fields)
+        structlog.get_logger().log(record.levelno, (str(record.msg).splitlines() or [""])[0], **fields)
 
 
 def _lay_out_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import argon2
-from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.exceptions import Argon2Error
 
 from flowless.ports.passwords import Verdict
 from trust_core.errors import Reason, TrustError
@@ -59,8 +59,8 @@ class Argon2PasswordHasher:
         return verdict if password_hash else Verdict(matches=False)
 
     def _verify(self, password_hash: str, password: str) -> Verdict:
-        # InvalidHashError is a ValueError and not an Argon2Error: both are "no".
-        with contextlib.suppress(Argon2Error, InvalidHashError):
+        # InvalidHashError is a ValueError and not an Argon2Error, a hash that is not ASCII another: all are "no".
+        with contextlib.suppress(Argon2Error, ValueError):
             self._hasher.verify(password_hash, password)
             return Verdict(matches=True, outdated=self._hasher.check_needs_rehash(password_hash))
         return Verdict(matches=False)

@@ -117,32 +117,40 @@ def _dev(
     if not settings.is_local:
         fail("dev listens on loopback or a Unix socket only", EXIT_SETTINGS)
     secret_file = data_dir / "bridge-secret"
-    has_secret = secret_file.exists()
+    kept = secret_file.read_text().strip() if secret_file.exists() else ""
 
-    async def prepare() -> None:
+    async def prepare() -> str:
         await _migrated(settings)
         async with open_flowless(settings) as flowless:
-            if not has_secret:
-                await _dev_secret(flowless.bridges, secret_file)
+            return await _dev_secret(flowless.bridges, kept)
 
     try:
-        asyncio.run(prepare())
+        secret = asyncio.run(prepare())
     except SchemaError as error:
         fail(str(error), EXIT_SETTINGS)
     except TrustError as error:
         fail(error.message, EXIT_STORAGE)
+    if secret != kept:
+        secret_file.unlink(missing_ok=True)
+        with os.fdopen(os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secret + "\n")
     typer.echo(f"bridge secret file: {secret_file}", err=True)
     _run_server(settings)
 
 
-async def _dev_secret(bridges: Bridges, secret_file: Path) -> None:
-    """Write the secret of the development bridge; when its file was lost, of a new secret."""
+async def _dev_secret(bridges: Bridges, kept: str) -> str:
+    """Secret of the development bridge: the one kept in the file, or a new one if file or database was lost."""
+    try:
+        await bridges.authenticate(kept)
+    except TrustError as error:
+        if error.reason is not Reason.BRIDGE_CREDENTIAL_REFUSED:
+            raise
+    else:
+        return kept
     try:
         new = await bridges.create(DEV_BRIDGE, frozenset(Scope))
-    except TrustError as error:
-        if error.reason is not Reason.BRIDGE_NAME_TAKEN:
+    except TrustError as taken:
+        if taken.reason is not Reason.BRIDGE_NAME_TAKEN:
             raise
         new = await bridges.rotate((await bridges.find(DEV_BRIDGE)).id, overlap=timedelta(0))
-    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(new.secret + "\n")
+    return new.secret

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowless.bootstrap import Flowless
-from flowless.cli.common import ConfigOption, JsonOption, run, show, show_one
+from flowless.cli.common import EXIT_REFUSED, ConfigOption, JsonOption, fail, run, show, show_one
 from flowless.domain.users import Profile, User
 from trust_core.identifiers import is_user_id
 
@@ -34,7 +34,10 @@ async def find_user(flowless: Flowless, name: str) -> User:
 
 def _password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline(2048).rstrip("\r\n")
+        try:
+            return sys.stdin.buffer.readline(8_192).decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            fail("the password is not UTF-8 text", EXIT_REFUSED)
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 

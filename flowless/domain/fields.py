@@ -9,7 +9,7 @@ from trust_core.errors import Violation, invalid
 MAX_VIOLATIONS: Final = 8
 """The first ones are told: an error travels in metadata, of which clients accept 8 KiB."""
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Fields:

@@ -18,7 +18,7 @@ ATTRIBUTES_DEPTH: Final = 16
 registered but not be read again would break every list and every validation."""
 
 _USER_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{2,63}", re.ASCII)
-_ROLE: Final = re.compile(r"[^\s,\x00-\x1f\x7f\ud800-\udfff]{1,64}")
+_ROLE: Final = re.compile(r"[^\s,\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")
 _LOCALE: Final = re.compile(r"[0-9A-Za-z]{1,8}(-[0-9A-Za-z]{1,8})*", re.ASCII)
 
 
@@ -98,7 +98,8 @@ def _check_attributes(attributes: Mapping[str, Any], fields: Fields) -> None:
         fields.add("attributes", f"at most {ATTRIBUTES_BYTES} bytes as JSON")
     if _depth(attributes) > ATTRIBUTES_DEPTH:
         fields.add("attributes", f"at most {ATTRIBUTES_DEPTH} objects and lists inside one another")
-    if "\\u0000" in text or any("\ud800" <= c <= "\udfff" for c in text):
+    # Without escaped backslashes: what is left as \u0000 is NUL and not a text that looks like it.
+    if "\\u0000" in text.replace("\\\\", "") or any("\ud800" <= c <= "\udfff" for c in text):
         fields.add("attributes", "must not hold NUL or half a surrogate pair")
 
 

@@ -1,22 +1,27 @@
 """The one place where a call is allowed or refused: a bridge credential with the scope that the proto declares.
 
+The check runs before the request message is read, let alone parsed: who brings no credential costs a look at the
+metadata and holds nothing afterwards.
+
 The table of required scopes is read from the method options of the services at start; an RPC without a scope that
 a bridge can hold stops the start. Health and reflection are the only methods open to everyone. Whatever
 is in neither table is refused.
 """
 
 import contextvars
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from flowless.domain.bridges import Bridge, Scope
 from flowless.services.bridges import Bridges
+from trust_core import logs
 from trust_core.errors import Reason, TrustError
-from trust_core.grpc_edge import Behavior, Context, Handler
+from trust_core.grpc_edge import Handler, refusing_handler
+from trust_core.identifiers import digest
 from trustlayer.v1 import options_pb2
 
 _BEARER: Final = "bearer "
@@ -26,11 +31,21 @@ PUBLIC_SERVICES: Final = (
     "grpc.reflection.v1.ServerReflection",
 )
 
-_caller: contextvars.ContextVar[Bridge] = contextvars.ContextVar("caller")
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call: the bridge, and the digest of the secret that it showed."""
+
+    bridge: Bridge
+    secret_digest: bytes
 
 
-def caller() -> Bridge:
-    """Name the bridge that makes the running call."""
+# grpc.aio runs the interceptors and the handler of a call in one task, and so in one context of their own.
+_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Name the maker of the running call."""
     return _caller.get()
 
 
@@ -52,63 +67,44 @@ def required_scopes(services: Iterable[ServiceDescriptor]) -> dict[str, Scope]:
 
 
 class Authorization(grpc.aio.ServerInterceptor):
-    """See the module. Wraps each method's handler; the check runs on every call."""
+    """See the module. Give it to the server as the first interceptor."""
 
     def __init__(self, *, bridges: Bridges, scopes: dict[str, Scope]) -> None:
         self._bridges = bridges
         self._scopes = scopes
+        self._log = logs.get_logger("flowless")
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        """Return the method's handler behind the check."""
+        """Return the method's handler, or one that refuses."""
         method = handler_call_details.method
-        handler = await continuation(handler_call_details)
-        if handler is None or method.rpartition("/")[0].removeprefix("/") in PUBLIC_SERVICES:
-            return handler
+        if method.rpartition("/")[0].removeprefix("/") in PUBLIC_SERVICES:
+            return await continuation(handler_call_details)
+        try:
+            _caller.set(await self._allow(handler_call_details, method))
+        except TrustError as error:
+            return refusing_handler(error)
+        except Exception as error:  # noqa: BLE001 - the text of an unexpected exception stays inside
+            self._log.error("authorization failed unexpectedly", **logs.describe_exception(error))
+            return refusing_handler(TrustError(Reason.INTERNAL, "internal error"))
+        return await continuation(handler_call_details)
+
+    async def _allow(self, details: grpc.HandlerCallDetails, method: str) -> Caller:
+        secret = _credential(details)
+        bridge = await self._bridges.authenticate(secret)
         scope = self._scopes.get(method)
-        if inspect.iscoroutinefunction(handler.unary_unary):
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, scope), handler.request_deserializer, handler.response_serializer
-            )
-        if inspect.isasyncgenfunction(handler.unary_stream):
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream, scope), handler.request_deserializer, handler.response_serializer
-            )
-        if inspect.isasyncgenfunction(handler.stream_stream):
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(handler.stream_stream, scope), handler.request_deserializer, handler.response_serializer
-            )
-        # Nothing of ours is of another kind; if it were, it must not be served unchecked.
-        return None
-
-    def _unary(self, behavior: Behavior, scope: Scope | None) -> Behavior:
-        async def checked(request: Any, context: Context) -> Any:
-            _caller.set(await self._allow(context, scope))
-            return await behavior(request, context)
-
-        return checked
-
-    def _stream(self, behavior: Behavior, scope: Scope | None) -> Behavior:
-        async def checked(request: Any, context: Context) -> AsyncIterator[Any]:
-            _caller.set(await self._allow(context, scope))
-            async for response in behavior(request, context):
-                yield response
-
-        return checked
-
-    async def _allow(self, context: Context, scope: Scope | None) -> Bridge:
-        bridge = await self._bridges.authenticate(_credential(context))
-        if scope is None or scope not in bridge.scopes:
-            needed = "none that a bridge can hold" if scope is None else scope.name
-            raise TrustError(Reason.SCOPE_MISSING, f"the bridge lacks the scope that this RPC needs: {needed}")
-        return bridge
+        if scope is None:
+            raise TrustError(Reason.NOT_IMPLEMENTED, "this Flowless has no such RPC")
+        if scope not in bridge.scopes:
+            raise TrustError(Reason.SCOPE_MISSING, f"the bridge lacks the scope that this RPC needs: {scope.name}")
+        return Caller(bridge, digest(secret))
 
 
-def _credential(context: Context) -> str:
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+def _credential(details: grpc.HandlerCallDetails) -> str:
+    values = [value for key, value in details.invocation_metadata or () if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str) or not values[0].lower().startswith(_BEARER):
         raise TrustError(
             Reason.BRIDGE_CREDENTIAL_MISSING, "send exactly one `authorization: Bearer brdg_…` with the call"

@@ -9,6 +9,7 @@ from flowless.grpc.authorization import caller
 from flowless.grpc.replies import not_implemented
 from flowless.grpc.watch import WatchStream
 from flowless.ports.stores import RevocationLog
+from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
@@ -20,8 +21,9 @@ from trustlayer.v1 import bridge_pb2_grpc, types_pb2
 class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
     """See proto/trustlayer/v1/bridge.proto."""
 
-    def __init__(self, *, sessions: Sessions, tail: RevocationTail, log: RevocationLog) -> None:
+    def __init__(self, *, sessions: Sessions, bridges: Bridges, tail: RevocationTail, log: RevocationLog) -> None:
         self._sessions = sessions
+        self._bridges = bridges
         self._tail = tail
         self._log = log
 
@@ -50,7 +52,7 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         self, request_iterator: AsyncIterator[pb.WatchRevocationsRequest], context: Context
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         """See the proto."""
-        stream = WatchStream(tail=self._tail, log=self._log, bridge_id=caller().id)
+        stream = WatchStream(tail=self._tail, log=self._log, bridges=self._bridges, caller=caller())
         async for response in stream.serve(request_iterator):
             yield response
 

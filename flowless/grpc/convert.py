@@ -19,6 +19,8 @@ _STATUS = {
     UserStatus.ACTIVE: types_pb2.USER_STATUS_ACTIVE,
     UserStatus.DISABLED: types_pb2.USER_STATUS_DISABLED,
 }
+_DURATION_SECONDS = 315_576_000_000
+"""Protobuf's range: ten thousand years. `timedelta` holds more, and sums of it would then overflow."""
 
 
 def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
@@ -38,10 +40,12 @@ def duration(delta: timedelta) -> duration_pb2.Duration:
 def time_delta(field: str, message: duration_pb2.Duration, fields: Fields) -> timedelta:
     """Time delta of a duration; notes one that is out of protobuf's range."""
     try:
-        return message.ToTimedelta()
-    except (ValueError, OverflowError):
-        fields.add(field, "a valid duration")
-        return timedelta(0)
+        if abs(message.seconds) <= _DURATION_SECONDS:
+            return message.ToTimedelta()
+    except ValueError:
+        pass
+    fields.add(field, "a valid duration")
+    return timedelta(0)
 
 
 def user(record: User) -> types_pb2.User:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from flowless.grpc.admin import AdminServicer
@@ -17,6 +15,7 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
 from trust_core.grpc_edge import ErrorBoundary
+from trust_core.grpc_health import Health
 from trust_core.unix_socket import UnixSocket
 from trustlayer.v1 import (
     admin_pb2,
@@ -56,11 +55,11 @@ class FlowlessServer:
         max_concurrent_calls: int,
         serve_reflection: bool,
     ) -> None:
-        self._health = HealthServicer()
+        self._health = Health(services=[service.full_name for service in SERVICES])
         self._socket: UnixSocket | None = None
         authorization = Authorization(bridges=bridges, scopes=required_scopes(SERVICES))
         self._server = grpc.aio.server(
-            interceptors=[ErrorBoundary(program="flowless"), authorization],
+            interceptors=[authorization, ErrorBoundary(program="flowless")],
             maximum_concurrent_rpcs=max_concurrent_calls,
             options=_options(max_message_bytes),
         )
@@ -69,7 +68,7 @@ class FlowlessServer:
         trust_token_pb2_grpc.add_TrustTokenServiceServicer_to_server(trust_token, self._server)
         bridge_pb2_grpc.add_BridgeServiceServicer_to_server(bridge, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((self._health.handler(),))
         if serve_reflection:
             names = [service.full_name for service in SERVICES]
             reflection.enable_server_reflection([*names, PUBLIC_SERVICES[0], PUBLIC_SERVICES[1]], self._server)
@@ -94,11 +93,9 @@ class FlowlessServer:
         """Begin to serve."""
         await self._server.start()
 
-    async def set_serving(self, *, serving: bool) -> None:
+    def set_serving(self, *, serving: bool) -> None:
         """Tell health checks, for the server as a whole and for each service."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *(service.full_name for service in SERVICES)):
-            await self._health.set(name, status)
+        self._health.set_serving(serving=serving)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish, cut them after the grace."""

@@ -42,7 +42,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             password=request.password,
             context=convert.context(request.context),
             device_name=request.device_name,
-            bridge_id=caller().id,
+            bridge_id=caller().bridge.id,
         )
         return pb.LoginResponse(session_id=new.session_id, session=convert.session(new.active))
 

@@ -1,40 +1,58 @@
 """One watch stream: replay, then the tail's rows and a pong for every ping, in one order.
 
+A watcher may be a stranger to good manners: it gets a bounded time for its first message, its credential is checked
+again while the stream lasts (a secret that expires writes no row), and one that does not read is cut off.
+
 The order is the point. Replayed rows, tailed rows and pongs leave through one subscription, so a pong with
 revision R can only be read by the watcher after every row up to R.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from typing import Final
 
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.grpc import convert
+from flowless.grpc.authorization import Caller
 from flowless.ports.stores import RevocationLog
+from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
 from trust_core.errors import Reason, TrustError
 from trustlayer.v1 import bridge_pb2 as pb
+
+_FIRST_MESSAGE_SECONDS: Final = 5.0
+_AUTHENTICATE_SECONDS: Final = 2.0
+_CLOSING_SECONDS: Final = 5.0
 
 
 class WatchStream:
     """Serves one stream. Everything happens in the event loop; the pinging half is a task of its own."""
 
-    def __init__(self, *, tail: RevocationTail, log: RevocationLog, bridge_id: str) -> None:
+    def __init__(self, *, tail: RevocationTail, log: RevocationLog, bridges: Bridges, caller: Caller) -> None:
         self._tail = tail
         self._log = log
-        self._bridge_id = bridge_id
+        self._bridges = bridges
+        self._caller = caller
 
     async def serve(
         self, requests: AsyncIterator[pb.WatchRevocationsRequest]
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
-        """Answer one stream until the watcher leaves, falls behind, or this replica stops."""
+        """Answer one stream until the watcher leaves, falls behind, is refused, or this replica stops."""
         start = await _first(requests)
         # A watcher that comes from another replica may be ahead of this one's tail: catch up before judging it.
         if start.last_revision > self._tail.position.revision:
             await self._tail.read_after_now()
-        subscription = self._tail.subscribe(bridge_id=self._bridge_id)
-        pings = asyncio.ensure_future(self._answer_pings(requests, subscription))
+        subscription = self._tail.subscribe(bridge_id=self._caller.bridge.id)
+        helpers = (
+            asyncio.ensure_future(self._answer_pings(requests, subscription)),
+            asyncio.ensure_future(self._authenticate_again(subscription)),
+        )
+        # Its end is noticed by the next `take`. A stream that is stuck in sending never gets there and is cut.
+        subscription.cut_when_closed(after_seconds=_CLOSING_SECONDS)
         try:
+            # After subscribing: that the bridge was revoked is either seen here or closes the subscription.
+            await self._require_good_credential()
             head = subscription.start
             reset = not await self._can_replay(start, head)
             after = head.revision if reset else start.last_revision
@@ -51,8 +69,27 @@ class WatchStream:
             return
         finally:
             self._tail.unsubscribe(subscription)
-            pings.cancel()
-            await asyncio.gather(pings, return_exceptions=True)
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _require_good_credential(self) -> None:
+        if not await self._bridges.still_accepts(self._caller.bridge.id, self._caller.secret_digest):
+            raise TrustError(Reason.BRIDGE_CREDENTIAL_REFUSED, "the bridge credential is no longer valid")
+
+    async def _authenticate_again(self, subscription: Subscription) -> None:
+        """Close the subscription when the credential is no longer good.
+
+        Storage that fails closes nothing: without storage there are no pongs either.
+        """
+        while True:
+            await asyncio.sleep(_AUTHENTICATE_SECONDS)
+            try:
+                await self._require_good_credential()
+            except TrustError as error:
+                if error.reason is Reason.BRIDGE_CREDENTIAL_REFUSED:
+                    subscription.close(error)
+                    return
 
     async def _can_replay(self, start: pb.WatchStart, head: LogHead) -> bool:
         if start.log_id != head.log_id or start.last_revision > head.revision:
@@ -107,7 +144,11 @@ def _violation(field: str, description: str) -> TrustError:
 
 
 async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest]) -> pb.WatchStart:
-    request = await anext(requests, None)
+    try:
+        async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+            request = await anext(requests, None)
+    except TimeoutError:
+        request = None
     if request is None or request.WhichOneof("message") != "start":
         raise _violation("start", "required as the first message")
     fields = Fields()
@@ -148,4 +189,7 @@ def _revocation(row: Revocation) -> pb.Revocation:
         return pb.Revocation(revision=row.revision, session_digest=bytes.fromhex(row.key))
     if row.subject == "user":
         return pb.Revocation(revision=row.revision, user_id=row.key)
-    return pb.Revocation(revision=row.revision)
+    if row.subject == "bridge":
+        return pb.Revocation(revision=row.revision)
+    # Written by a newer Flowless: to pass it on as nothing would leave caches with what it revokes.
+    raise TrustError(Reason.DRAINING, "the log holds a row that this replica does not know; connect to a newer one")

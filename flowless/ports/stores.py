@@ -6,7 +6,7 @@ is as good for `min_revision`. Once begun, a write is finished even if the calle
 fails raises TrustError STORAGE_UNAVAILABLE or STORAGE_FULL; no driver's exception leaves an adapter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -100,6 +100,10 @@ class SessionStore(Protocol):
 
     async def read(self, digest: bytes) -> SessionRead:
         """Read session, user and the log's end in one snapshot."""
+        ...
+
+    async def read_many(self, digests: Sequence[bytes]) -> Mapping[bytes, SessionRead]:
+        """Like `read` for many at once, in one snapshot; digests that are nobody's are left out."""
         ...
 
     async def revoke(self, digest: bytes, *, now: datetime) -> int:

@@ -25,7 +25,10 @@ from trust_core.identifiers import (
 
 MAX_OVERLAP: Final = timedelta(days=30)
 _CACHE_SECONDS: Final = 2.0
+_STALE: Final = -(2**62)
 _CACHE_ENTRIES: Final = 1024
+_MAX_STRANGERS: Final = 2
+"""Look-ups at one time of bridges that were not seen before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,8 @@ class Bridges:
     """Bridges and their secrets.
 
     A bridge read for authentication is trusted for at most two seconds, and less when the revocation log says that
-    it changed (`on_revocation`).
+    it changed (`on_revocation`). Look-ups of bridges that were not seen before are few at a time, so that made-up
+    credentials cannot take the database from those who have real ones.
     """
 
     def __init__(self, *, store: BridgeStore, clock: Clock, random: RandomBytes) -> None:
@@ -49,6 +53,7 @@ class Bridges:
         self._random = random
         self._cache: dict[str, tuple[int, Bridge]] = {}
         self._forgotten = 0
+        self._strangers = 0
 
     async def create(self, name: str, scopes: frozenset[Scope]) -> NewSecret:
         """Create a bridge. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
@@ -76,7 +81,9 @@ class Bridges:
 
     async def find(self, id_or_name: str) -> Bridge:
         """Find by id or name. Errors: BRIDGE_NOT_FOUND."""
-        found = await self._store.get(id_or_name) or await self._store.find(id_or_name)
+        found = None
+        if BRIDGE_NAME.fullmatch(id_or_name):
+            found = await self._store.get(id_or_name) or await self._store.find(id_or_name)
         if found is None:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
         return found
@@ -106,6 +113,7 @@ class Bridges:
         revision = await self._store.revoke(bridge_id, now=self._clock.now())
         if revision is None:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
+        self._forget(bridge_id)
         return revision
 
     async def authenticate(self, secret: str) -> Bridge:
@@ -114,21 +122,44 @@ class Bridges:
         bridge_id = bridge_of_secret(secret)
         if bridge_id is None:
             raise refused
-        bridge = self._cached(bridge_id)
-        if bridge is None:
-            forgotten = self._forgotten
-            bridge = await self._store.get(bridge_id)
-            if bridge is not None and forgotten == self._forgotten:
-                self._remember(bridge)
+        bridge = await self._current(bridge_id)
         if bridge is None or not bridge.accepts(digest(secret), self._clock.now()):
             raise refused
+        return bridge
+
+    async def still_accepts(self, bridge_id: str, secret_digest: bytes) -> bool:
+        """Whether a secret that was good is good still; for calls that last."""
+        bridge = await self._current(bridge_id)
+        return bridge is not None and bridge.accepts(secret_digest, self._clock.now())
+
+    async def _current(self, bridge_id: str) -> Bridge | None:
+        bridge = self._cached(bridge_id)
+        if bridge is not None:
+            return bridge
+        if bridge_id not in self._cache and self._strangers >= _MAX_STRANGERS:
+            # Ids are public in form, so anyone can make up new ones; bridges seen before do not wait behind them.
+            raise TrustError(Reason.TOO_MANY_CALLS, "too many unknown credentials at once; retry later")
+        known = bridge_id in self._cache
+        self._strangers += not known
+        try:
+            forgotten = self._forgotten
+            bridge = await self._store.get(bridge_id)
+        finally:
+            self._strangers -= not known
+        if bridge is not None and forgotten == self._forgotten:
+            self._remember(bridge)
         return bridge
 
     def on_revocation(self, revocation: Revocation) -> None:
         """Forget a bridge that the log says has changed. A read in flight is not remembered either."""
         if revocation.subject == "bridge":
-            self._forgotten += 1
-            self._cache.pop(revocation.key, None)
+            self._forget(revocation.key)
+
+    def _forget(self, bridge_id: str) -> None:
+        self._forgotten += 1
+        found = self._cache.get(bridge_id)
+        if found is not None:
+            self._cache[bridge_id] = (_STALE, found[1])
 
     def _cached(self, bridge_id: str) -> Bridge | None:
         found = self._cache.get(bridge_id)
@@ -137,8 +168,8 @@ class Bridges:
         return found[1]
 
     def _remember(self, bridge: Bridge) -> None:
-        if len(self._cache) >= _CACHE_ENTRIES:
-            self._cache.clear()
+        if len(self._cache) >= _CACHE_ENTRIES and bridge.id not in self._cache:
+            del self._cache[next(iter(self._cache))]
         self._cache[bridge.id] = (self._clock.elapsed_ns(), bridge)
 
     @staticmethod

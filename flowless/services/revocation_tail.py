@@ -53,6 +53,21 @@ class Subscription:
         self._items: deque[Item] = deque()
         self._ready = asyncio.Event()
         self._closed: TrustError | None = None
+        self._cut: Callable[[], None] | None = None
+
+    def cut_when_closed(self, *, after_seconds: float) -> None:
+        """Cancel the calling task if it goes on that long after the subscription was closed."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is None:
+            return
+
+        def later() -> None:
+            timer = loop.call_later(after_seconds, task.cancel)
+            task.add_done_callback(lambda _: timer.cancel())
+
+        self._cut = later
+        if self._closed is not None:
+            later()
 
     def put(self, item: Item) -> None:
         """Append; closes the subscription when it holds too much."""
@@ -70,6 +85,8 @@ class Subscription:
             self._closed = error
             self._items.clear()
             self._ready.set()
+            if self._cut is not None:
+                self._cut()
 
     async def take(self) -> list[Item]:
         """Wait for items and take all of them, at most one page; raise what the subscription was closed with."""

@@ -135,7 +135,12 @@ class Sessions:
         Two logins at once both come here. Whichever is second finds the first one's hash: as good as its own.
         """
         form = normalised(password)
-        better = await self._hasher.hash(form)
+        try:
+            better = await self._hasher.hash(form)
+        except TrustError as error:
+            if error.reason is not Reason.HASHING_OVERLOADED:
+                raise
+            return found.password_hash  # a right password is not refused for a better hash; the next login has it
         await self._user_store.upgrade_hash(found.user.id, expected_hash=found.password_hash, new_hash=better)
         stored = await self._user_store.credentials(found.user.id)
         if stored is None:
@@ -233,10 +238,12 @@ class Sessions:
             fields.add("activities", "each with a SHA-256 digest and a time that is not negative")
         fields.refuse()
         now = self._clock.now()
+        reads = await self._store.read_many([activity.digest for activity in activities])
         used: list[SessionActivity] = []
         remaining: dict[bytes, timedelta] = {}
         for activity in activities:
-            judged = judge(await self._store.read(activity.digest), now=now, limits=self._limits)
+            read = reads.get(activity.digest)
+            judged = DenialReason.UNKNOWN if read is None else judge(read, now=now, limits=self._limits)
             if not isinstance(judged, ActiveSession):
                 continue
             left = judged.idle_remaining

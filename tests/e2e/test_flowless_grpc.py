@@ -12,9 +12,6 @@ from google.protobuf import duration_pb2, field_mask_pb2, struct_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, session_pb2, types_pb2
 
 from flowless.grpc.server import SERVICES
 from tests.support.flowless import (
@@ -25,6 +22,7 @@ from tests.support.flowless import (
     code_of,
     failure_of,
     fresh_email,
+    listed_services,
     outcome,
     running_flowless,
     violated_fields,
@@ -34,6 +32,7 @@ from tests.support.stores import counting_random
 from tools.processes import temporary_directory
 from trust_core.grpc_edge import REVISION_KEY
 from trust_core.identifiers import digest, new_session_handle, new_session_id, new_user_id
+from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
 
 UNKNOWN_USER = new_user_id(counting_random)
 UNKNOWN_HANDLE = new_session_handle(counting_random)
@@ -56,27 +55,20 @@ def client(flowless: Flowless) -> Client:
 
 def test_health_needs_no_credential_and_knows_every_service(flowless: Flowless) -> None:
     with grpc.insecure_channel(flowless.process.address) as channel:
-        health = HealthStub(channel)
+        health: Any = HealthStub(channel)
         for name in ("", *(service.full_name for service in SERVICES)):
             assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status == SERVING
         unknown = failure_of(lambda: health.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=20))
         assert code_of(unknown) == "NOT_FOUND"
 
 
-def _listed_services(address: str) -> set[str]:
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    with grpc.insecure_channel(address) as channel:
-        answer = next(ServerReflectionStub(channel).ServerReflectionInfo(iter([request]), timeout=20))
-    return {service.name for service in answer.list_services_response.service}
-
-
 def test_reflection_is_off_unless_asked_for(flowless: Flowless) -> None:
-    assert code_of(failure_of(lambda: _listed_services(flowless.process.address))) == "UNIMPLEMENTED"
+    assert code_of(failure_of(lambda: listed_services(flowless.process.address))) == "UNIMPLEMENTED"
 
 
 def test_reflection_lists_every_service_when_asked_for() -> None:
     with temporary_directory() as directory, running_flowless(directory, reflection="true") as running:
-        assert {service.full_name for service in SERVICES} <= _listed_services(running.process.address)
+        assert {service.full_name for service in SERVICES} <= listed_services(running.process.address)
 
 
 # --- fields -----------------------------------------------------------------------------------------------------
@@ -88,7 +80,7 @@ def _register(**fields: Any) -> Callable[[Client], object]:
 
 
 def _login(**fields: Any) -> Callable[[Client], object]:
-    values = {"login": "ada@example.org", "password": PASSWORD, "context": BROWSER} | fields
+    values: dict[str, Any] = {"login": "ada@example.org", "password": PASSWORD, "context": BROWSER} | fields
     return lambda client: client.sessions.Login(session_pb2.LoginRequest(**values))
 
 
@@ -103,6 +95,10 @@ def _validate(**fields: Any) -> Callable[[Client], object]:
     return lambda client: client.validate(new_session_id(counting_random), **fields)
 
 
+def _scopes(*numbers: int) -> list[options_pb2.Scope.ValueType]:
+    return [options_pb2.Scope.ValueType(number) for number in numbers]
+
+
 def _struct(**values: Any) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     struct.update(values)
@@ -114,6 +110,7 @@ def _nested(depth: int) -> struct_pb2.Struct:
     inner = struct
     for _ in range(depth):
         inner = inner.fields["x"].struct_value
+        inner.SetInParent()
     return struct
 
 
@@ -215,16 +212,16 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Client], object], list[str]]] = {
         ["page_token"],
     ),
     "a bridge without a name": (
-        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(scopes=[1])),
+        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(scopes=_scopes(1))),
         ["name"],
     ),
     "a bridge without scopes": (lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x")), ["scopes"]),
     "a scope that no bridge can hold": (
-        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=[6])),
+        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=_scopes(6))),
         ["scopes"],
     ),
     "an unknown scope": (
-        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=[1, 99])),
+        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=_scopes(1, 99))),
         ["scopes"],
     ),
     "an overlap that is negative": (
@@ -244,6 +241,18 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Client], object], list[str]]] = {
             bridge_pb2.ReportActivityRequest(activities=[bridge_pb2.SessionActivity(session_digest=b"x")])
         ),
         ["activities"],
+    ),
+    "activity longer ago than there was time": (
+        lambda c: c.bridge.ReportActivity(
+            bridge_pb2.ReportActivityRequest(
+                activities=[
+                    bridge_pb2.SessionActivity(
+                        session_digest=bytes(32), idle_for=duration_pb2.Duration(seconds=86_399_999_999_999)
+                    )
+                ]
+            )
+        ),
+        ["activities.idle_for"],
     ),
     "too much activity": (
         lambda c: c.bridge.ReportActivity(
@@ -269,7 +278,7 @@ def test_a_field_that_cannot_be_accepted_is_named(client: Client, what: str) -> 
     "call",
     [
         _update(*(f"nothing_{n}" * 5 for n in range(2_000))),
-        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=list(range(99, 5_000)))),
+        lambda c: c.admin.CreateBridge(admin_pb2.CreateBridgeRequest(name="x", scopes=_scopes(*range(99, 5_000)))),
         _register(roles=[f"bad role {n}" * 5 for n in range(5_000)]),
     ],
 )
@@ -282,7 +291,7 @@ def test_a_message_that_is_too_large_is_refused(client: Client) -> None:
     assert client.denial("x" * 1_000_000) == "MALFORMED"
 
 
-@pytest.mark.parametrize("depth", [10, 30, 31, 32, 33, 40])
+@pytest.mark.parametrize("depth", [15, 16, 32, 33])
 def test_attributes_are_as_deep_as_they_were_given_or_refused(client: Client, depth: int) -> None:
     """An answer can nest deeper than its request: what was accepted has to be readable wherever users stand."""
     request = identity_pb2.RegisterUserRequest(email=fresh_email(), password=PASSWORD, attributes=_nested(depth))
@@ -315,7 +324,7 @@ def test_a_user_comes_back_as_it_was_registered(client: Client) -> None:
         roles=["b", "a", "b"],
         attributes=_struct(plan="free", count=2.0, nothing=None, yes=True, deep={"x": [1.5]}),
     )
-    assert (user.email, user.roles, user.status) == (email.upper(), ["a", "b"], types_pb2.USER_STATUS_ACTIVE)
+    assert (user.email, list(user.roles), user.status) == (email.upper(), ["a", "b"], types_pb2.USER_STATUS_ACTIVE)
     assert not user.email_verified
     assert client.identity.GetUser(identity_pb2.GetUserRequest(user_id=user.id)).user == user
     for login in (email, "grace.h", "GRACE.H"):
@@ -599,7 +608,7 @@ def test_a_users_changes_are_seen_by_the_next_validation(client: Client) -> None
     )
     updated = client.identity.UpdateUser(update)
     seen = client.validate(login.session_id, min_revision=updated.revision).active.session.user
-    assert (seen.roles, seen.name) == (["editor"], "")
+    assert (list(seen.roles), seen.name) == (["editor"], "")
     disabled = client.identity.DisableUser(identity_pb2.DisableUserRequest(user_id=user.id))
     assert client.denial(login.session_id, min_revision=disabled.revision) == "USER_DISABLED"
     enabled = client.identity.EnableUser(identity_pb2.EnableUserRequest(user_id=user.id))

@@ -19,8 +19,8 @@ from google.rpc import error_details_pb2
 
 from tests.support.proxy import Proxy
 from tests.support.rpc import detail, reason
-from tests.support.system import BROWSER, CALL_SECONDS, PASSWORD, App, System, running_system
-from tools.processes import TESTING, FlowlessProcess, ProcessError, SidecarProcess
+from tests.support.system import BROWSER, CALL_SECONDS, PASSWORD, App, System, prepared_flowless, running_system
+from tools.processes import ProcessError, SidecarProcess
 from trust_core.identifiers import new_session_id
 from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
@@ -91,8 +91,7 @@ def test_a_killed_flowless_costs_hits_when_the_lease_ends_and_comes_back_without
             assert result == "UPSTREAM_UNAVAILABLE"
     assert "ACTIVE" in seen, "a short outage is bridged by the lease"
     assert not system.app.status().lease_held
-    again = FlowlessProcess(directory=system.flowless.log.parent, listen=address, environment=TESTING)
-    with again:
+    with prepared_flowless(system.flowless.log.parent, listen=address):
         wait_until(lambda: outcome(system.app, session_id) == "ACTIVE", "ACTIVE after the restart")
         wait_until(lambda: system.app.status().lease_held, "a new lease")
         system.app.validate(session_id)
@@ -116,8 +115,7 @@ def test_a_flowless_that_hangs_costs_hits_when_the_lease_ends(system: System) ->
 
 @pytest.mark.parametrize("fault", ["cut", "deaf"])
 def test_a_revoke_during_a_partition_is_obeyed_within_the_bound(run_dir: Path, fault: str) -> None:
-    with FlowlessProcess(directory=run_dir, environment=TESTING) as flowless, Proxy(flowless.address) as proxy:
-        secret = flowless.create_bridge("sidecar").secret
+    with prepared_flowless(run_dir) as (flowless, secret), Proxy(flowless.address) as proxy:
         sidecar = SidecarProcess(
             directory=run_dir, upstream=proxy.address, secret=secret, max_staleness_seconds=STALENESS
         )
@@ -141,8 +139,7 @@ def test_a_revoke_during_a_partition_is_obeyed_within_the_bound(run_dir: Path, f
 
 
 def test_a_revoke_that_was_missed_while_disconnected_is_replayed_before_the_next_hit(run_dir: Path) -> None:
-    with FlowlessProcess(directory=run_dir, environment=TESTING) as flowless, Proxy(flowless.address) as proxy:
-        secret = flowless.create_bridge("sidecar").secret
+    with prepared_flowless(run_dir) as (flowless, secret), Proxy(flowless.address) as proxy:
         sidecar = SidecarProcess(directory=run_dir, upstream=proxy.address, secret=secret, max_staleness_seconds=5)
         with sidecar, grpc.insecure_channel(sidecar.address) as channel:
             app = App(channel)
@@ -159,9 +156,8 @@ def test_a_revoke_that_was_missed_while_disconnected_is_replayed_before_the_next
 
 
 def test_a_sidecar_that_starts_before_flowless_is_unavailable_and_then_well(run_dir: Path) -> None:
-    flowless = FlowlessProcess(directory=run_dir, environment=TESTING)
-    with flowless:
-        secret, address = flowless.create_bridge("sidecar").secret, flowless.address
+    with prepared_flowless(run_dir) as (flowless, secret):
+        address = flowless.address
     sidecar = SidecarProcess(directory=run_dir, upstream=address, secret=secret)
     with sidecar, grpc.insecure_channel(sidecar.address) as channel:
         app = App(channel)
@@ -175,7 +171,7 @@ def test_a_sidecar_that_starts_before_flowless_is_unavailable_and_then_well(run_
         with pytest.raises(grpc.RpcError) as caught:
             app.log_in("nobody@example.org")
         assert reason(caught.value) == "UPSTREAM_UNAVAILABLE"
-        with FlowlessProcess(directory=run_dir, listen=address, environment=TESTING):
+        with prepared_flowless(run_dir, listen=address):
             app.wait_for_lease(timeout=WAIT_SECONDS)
             cached_session(app)
 
@@ -195,7 +191,7 @@ def test_flowless_killed_in_the_middle_of_calls_leaves_no_call_without_an_answer
         system.flowless.kill()
         ends = {r.result(timeout=WAIT_SECONDS)[:5] for r in results}
     assert ends <= {"sess_", "UPSTR"}, ends
-    with FlowlessProcess(directory=system.flowless.log.parent, listen=system.flowless.address, environment=TESTING):
+    with prepared_flowless(system.flowless.log.parent, listen=system.flowless.address):
         app = system.app
         app.wait_for_lease(timeout=WAIT_SECONDS)
         for result in results:
@@ -262,11 +258,11 @@ def test_an_orderly_stop_of_the_sidecar_finishes_calls_and_removes_its_socket(sy
 
 
 def test_a_flood_of_unknown_ids_leaves_good_entries_in_place(run_dir: Path) -> None:
-    with FlowlessProcess(directory=run_dir, environment=TESTING) as flowless:
+    with prepared_flowless(run_dir) as (flowless, secret):
         sidecar = SidecarProcess(
             directory=run_dir,
             upstream=flowless.address,
-            secret=flowless.create_bridge("sidecar").secret,
+            secret=secret,
             environment={"BRIDGE_SIDECAR_CACHE_MAX_ENTRIES": "3", "BRIDGE_SIDECAR_NEGATIVE_MAX_ENTRIES": "16",
                          "BRIDGE_SIDECAR_MAX_CONCURRENT_MISSES": "4", "BRIDGE_SIDECAR_MAX_WAITING_MISSES": "8"},
         )  # fmt: skip
@@ -296,8 +292,7 @@ def test_the_apps_deadline_goes_with_a_relayed_call(system: System) -> None:
 
 
 def test_a_method_that_is_not_configured_is_not_relayed(run_dir: Path) -> None:
-    with FlowlessProcess(directory=run_dir, environment=TESTING) as flowless:
-        secret = flowless.create_bridge("sidecar").secret
+    with prepared_flowless(run_dir) as (flowless, secret):
         sidecar = SidecarProcess(
             directory=run_dir, upstream=flowless.address, secret=secret, relay=("SessionService/Login",)
         )
@@ -308,7 +303,7 @@ def test_a_method_that_is_not_configured_is_not_relayed(run_dir: Path) -> None:
 
 
 def test_an_app_cannot_bring_a_credential_of_its_own(run_dir: Path) -> None:
-    with FlowlessProcess(directory=run_dir, environment=TESTING) as flowless:
+    with prepared_flowless(run_dir) as (flowless, _):
         admin = flowless.create_bridge("admin", ("identity", "sessions"))
         sidecar = SidecarProcess(
             directory=run_dir,

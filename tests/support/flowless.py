@@ -15,6 +15,8 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
@@ -309,3 +311,12 @@ def call_raw(
 def bearer(secret: str) -> tuple[tuple[str, str], ...]:
     """Metadata with a credential."""
     return (("authorization", f"Bearer {secret}"),)
+
+
+def listed_services(address: str) -> set[str]:
+    """Services that reflection lists; fails with UNIMPLEMENTED when it is off."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = ServerReflectionStub(channel)
+        answer = next(stub.ServerReflectionInfo(iter([request]), timeout=CALL_SECONDS))
+    return {service.name for service in answer.list_services_response.service}

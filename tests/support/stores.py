@@ -115,8 +115,15 @@ def sqlite_url(file: Path) -> str:
 
 @asynccontextmanager
 async def sqlite(directory: Path) -> AsyncIterator[Stores]:
-    """Stores over a migrated SQLite file in the directory."""
-    database = Database.open(sqlite_url(await new_sqlite_file(directory)), busy_timeout_seconds=5.0)
+    """Stores over a new, migrated SQLite file in the directory."""
+    async with sqlite_stores(await new_sqlite_file(directory)) as stores:
+        yield stores
+
+
+@asynccontextmanager
+async def sqlite_stores(file: Path) -> AsyncIterator[Stores]:
+    """Stores over a SQLite file that is there."""
+    database = Database.open(sqlite_url(file), busy_timeout_seconds=5.0)
     try:
         yield over(database)
     finally:

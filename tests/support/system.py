@@ -1,5 +1,6 @@
 """Both programs as real processes with what an app has of them: a channel to the sidecar's socket."""
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from tools.processes import TESTING, FlowlessProcess, SidecarProcess
+from tools.processes import TESTING, FlowlessProcess, SidecarProcess, temporary_directory
 from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
@@ -17,6 +18,7 @@ from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 PASSWORD = "correct horse battery staple"
 BROWSER = types_pb2.RequestContext(client_ip="203.0.113.7", device_fingerprint="device", user_agent="agent")
 CALL_SECONDS = 10.0
+BRIDGE = "sidecar"
 
 
 class App:
@@ -65,14 +67,40 @@ class System:
     app: App
 
 
+@functools.cache
+def _prepared_database() -> tuple[bytes, str]:
+    """A migrated database with one bridge, and its secret: made once by the real commands, then copied."""
+    with temporary_directory() as directory:
+        flowless = FlowlessProcess(directory=directory, environment=TESTING)
+        flowless.migrate()
+        secret = flowless.create_bridge(BRIDGE).secret
+        return (directory / "flowless.db").read_bytes(), secret
+
+
+@contextmanager
+def prepared_flowless(directory: Path, *, listen: str = "127.0.0.1:0") -> Iterator[tuple[FlowlessProcess, str]]:
+    """Start Flowless over a database that has the bridge `BRIDGE`; gives the process and the bridge's secret."""
+    content, secret = _prepared_database()
+    database = directory / "flowless.db"
+    if not database.exists():
+        database.touch(mode=0o600)
+        database.write_bytes(content)
+    flowless = FlowlessProcess(directory=directory, listen=listen, environment=TESTING)
+    try:
+        flowless.start()
+        yield flowless, secret
+    finally:
+        flowless.stop()
+
+
 @contextmanager
 def running_system(directory: Path, *, max_staleness_seconds: float = 2.0) -> Iterator[System]:
     """Start both programs in the directory (see the fixture `run_dir`) and wait for the first lease."""
-    with FlowlessProcess(directory=directory, environment=TESTING) as flowless:
+    with prepared_flowless(directory) as (flowless, secret):
         sidecar = SidecarProcess(
             directory=directory,
             upstream=flowless.address,
-            secret=flowless.create_bridge("sidecar").secret,
+            secret=secret,
             max_staleness_seconds=max_staleness_seconds,
         )
         with sidecar, grpc.insecure_channel(sidecar.address) as channel:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
+import aiosqlite
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -41,8 +42,9 @@ def from_us(microseconds: int) -> datetime:
 class Database:
     """One database. Use `open`, then `read` and `write`, then `close`."""
 
-    def __init__(self, *, reader: AsyncEngine, writer: AsyncEngine) -> None:
+    def __init__(self, *, reader: AsyncEngine, tail_reader: AsyncEngine, writer: AsyncEngine) -> None:
         self.reader = reader
+        self.tail_reader = tail_reader
         self._writer = writer
         self._log_listeners: list[Callable[[], None]] = []
         self._writes: set[asyncio.Task[Any]] = set()
@@ -67,15 +69,17 @@ class Database:
             "pool_timeout": busy_timeout_seconds,
             "max_overflow": 0,
             "poolclass": sa.pool.AsyncAdaptedQueuePool,
-            "connect_args": {"timeout": busy_timeout_seconds},
+            "connect_args": {"timeout": busy_timeout_seconds, "async_creator_fn": _connect},
         }
         reader = create_async_engine(async_url, pool_size=_READERS, isolation_level="AUTOCOMMIT", **options)
+        # The tail has a connection of its own: no flood of other reads may keep sidecars from their leases.
+        tail_reader = create_async_engine(async_url, pool_size=1, isolation_level="AUTOCOMMIT", **options)
         # SQLite has one writer at a time; queueing for it here is fairer than its busy handler.
         writer = create_async_engine(async_url, pool_size=1, **options)
-        for engine in (reader, writer):
+        for engine in (reader, tail_reader, writer):
             _set_up_sqlite(engine, max_pages=max_pages)
         sa.event.listen(writer.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
-        return cls(reader=reader, writer=writer)
+        return cls(reader=reader, tail_reader=tail_reader, writer=writer)
 
     def when_log_written(self, listener: Callable[[], None]) -> None:
         """Call the listener in the event loop after each commit that wrote the revocation log."""
@@ -85,14 +89,14 @@ class Database:
         """Finish running writes, then close all connections."""
         while self._writes:
             await asyncio.wait(self._writes)
-        await self._writer.dispose()
-        await self.reader.dispose()
+        for engine in (self._writer, self.tail_reader, self.reader):
+            await engine.dispose()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection for single-statement reads."""
+    async def read(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for single-statement reads, of the shared readers unless told otherwise."""
         with translated():
-            async with self.reader.connect() as connection:
+            async with (engine or self.reader).connect() as connection:
                 yield connection
 
     async def write(self, work: Callable[["WriteTransaction"], Awaitable[T]]) -> T:
@@ -152,6 +156,22 @@ class WriteTransaction:
     async def log_end(self) -> int:
         """Read the log's end inside this transaction."""
         return int((await self.connection.execute(sa.select(schema.log_head.c.revision))).scalar_one())
+
+
+async def _connect(*arguments: Any, **options: Any) -> aiosqlite.Connection:
+    """Connect, and leave no thread behind when that fails.
+
+    aiosqlite then tells its thread to stop without waiting for it: the thread would report to an event loop that a
+    command may have closed by then, and end in a stack trace on the terminal.
+    """
+    connection = aiosqlite.connect(*arguments, **options)
+    thread = connection._thread  # noqa: SLF001 - SQLAlchemy, which this replaces, reaches for it too
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        thread.join(1.0)
+        raise
 
 
 def _set_up_sqlite(engine: AsyncEngine, *, max_pages: int | None) -> None:

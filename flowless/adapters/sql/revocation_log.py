@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.schema import log_head, revocations
@@ -12,12 +13,14 @@ from flowless.domain.revocations import LogHead, Revocation
 class SqlRevocationLog:
     """See `flowless.ports.stores.RevocationLog`."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, engine: AsyncEngine | None = None) -> None:
+        """`engine`: read through this one instead of the shared readers."""
         self._database = database
+        self._engine = engine
 
     async def head(self) -> LogHead:
         """See the port."""
-        async with self._database.read() as connection:
+        async with self._database.read(self._engine) as connection:
             row = (await connection.execute(sa.select(log_head))).one()
         return LogHead(log_id=row.log_id, revision=row.revision, compacted_through=row.compacted_through)
 
@@ -29,6 +32,6 @@ class SqlRevocationLog:
             .order_by(revocations.c.revision)
             .limit(limit)
         )
-        async with self._database.read() as connection:
+        async with self._database.read(self._engine) as connection:
             found = (await connection.execute(statement)).all()
         return [Revocation(revision=row.revision, subject=row.subject, key=row.key) for row in found]

@@ -1,6 +1,6 @@
 """Sessions in SQL."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -13,19 +13,33 @@ from flowless.domain.sessions import Session, SessionActivity, SessionRead
 from flowless.domain.users import UserStatus
 from trust_core.errors import Reason, TrustError
 
-_READ = (
-    sa.select(
-        log_head.c.revision.label("log_revision"),
-        *(column.label(f"s_{column.name}") for column in sessions.c),
-        *(column.label(f"u_{column.name}") for column in users.c if column.name != "password_hash"),
-    )
-    .select_from(
-        log_head.outerjoin(sessions, sessions.c.digest == sa.bindparam("digest")).outerjoin(
-            users, users.c.id == sessions.c.user_id
-        )
-    )
-    .order_by(log_head.c.only_row)
+_COLUMNS = sa.select(
+    log_head.c.revision.label("log_revision"),
+    *(column.label(f"s_{column.name}") for column in sessions.c),
+    *(column.label(f"u_{column.name}") for column in users.c if column.name != "password_hash"),
 )
+_READ = _COLUMNS.select_from(
+    log_head.outerjoin(sessions, sessions.c.digest == sa.bindparam("digest")).outerjoin(
+        users, users.c.id == sessions.c.user_id
+    )
+)
+_READ_MANY = _COLUMNS.select_from(
+    log_head.join(sessions, sessions.c.digest.in_(sa.bindparam("digests", expanding=True))).join(
+        users, users.c.id == sessions.c.user_id
+    )
+)
+
+
+def _session_read(row: sa.RowMapping) -> SessionRead:
+    plain = {str(key): value for key, value in row.items()}
+    if plain["s_digest"] is None or plain["u_id"] is None:
+        return SessionRead(revision=plain["log_revision"])
+    return SessionRead(
+        revision=plain["log_revision"],
+        session=rows.session_of(plain, "s_"),
+        user=rows.user_of(plain, "u_"),
+        user_epoch=plain["u_session_epoch"],
+    )
 
 
 class SqlSessionStore:
@@ -67,15 +81,13 @@ class SqlSessionStore:
         """See the port. One statement, hence one snapshot."""
         async with self._database.read() as connection:
             row = (await connection.execute(_READ, {"digest": digest})).mappings().one()
-        plain = {str(key): value for key, value in row.items()}
-        if plain["s_digest"] is None or plain["u_id"] is None:
-            return SessionRead(revision=plain["log_revision"])
-        return SessionRead(
-            revision=plain["log_revision"],
-            session=rows.session_of(plain, "s_"),
-            user=rows.user_of(plain, "u_"),
-            user_epoch=plain["u_session_epoch"],
-        )
+        return _session_read(row)
+
+    async def read_many(self, digests: Sequence[bytes]) -> Mapping[bytes, SessionRead]:
+        """See the port. One statement, hence one snapshot."""
+        async with self._database.read() as connection:
+            found = (await connection.execute(_READ_MANY, {"digests": list(digests)})).mappings().all()
+        return {bytes(row["s_digest"]): _session_read(row) for row in found}
 
     async def revoke(self, digest: bytes, *, now: datetime) -> int:
         """See the port."""

@@ -308,3 +308,39 @@ async def test_closing_cancels_what_is_in_flight() -> None:
     await setup.validator.close()
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_an_answer_that_slept_through_a_suspend_is_not_believed_by_anybody_who_waits_for_it() -> None:
+    setup, session_id = Setup(), new_id()
+    before = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    setup.clock.advance(100)  # the machine slept: timers stood still, and the session was revoked meanwhile
+    joined = setup.ask(session_id)
+    fresh = await setup.upstream.question(2)
+    asked.active(revision=0)
+    with pytest.raises(TrustError) as caught:
+        await before
+    assert caught.value.reason is Reason.UPSTREAM_UNAVAILABLE
+    fresh.denied(DenialReason.REVOKED, revision=1)
+    assert (await joined).denial == DenialReason.REVOKED
+
+
+async def test_a_session_that_expired_on_the_way_is_asked_for_again_and_never_active() -> None:
+    setup, session_id = Setup(upstream_timeout_seconds=900), new_id()
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    setup.clock.advance(301)  # past the idle limit of the answer, within the timeout
+    asked.active(revision=0)
+    (await setup.upstream.question(2)).denied(DenialReason.IDLE, revision=0)
+    assert (await asking).denial == DenialReason.IDLE
+
+
+async def test_a_miss_and_a_held_denial_say_how_old_they_can_be() -> None:
+    setup, session_id = Setup(), new_id()
+    asking = setup.ask(session_id)
+    asked = await setup.upstream.question(1)
+    setup.clock.advance(0.25)
+    asked.denied(DenialReason.UNKNOWN, revision=0)
+    assert (await asking).age_ns == 250_000_000
+    setup.clock.advance(0.5)
+    assert (await setup.ask(session_id)).age_ns == 500_000_000

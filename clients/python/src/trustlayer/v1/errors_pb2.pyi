@@ -91,6 +91,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. Two writers met; read again and retry."""
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED with RetryInfo. Too many watch streams or relayed calls."""
+    ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND. A health check names a service that is not served here."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A denial is not an error: see DenialReason."""
@@ -161,4 +163,6 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 26
 """ABORTED. Two writers met; read again and retry."""
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED with RetryInfo. Too many watch streams or relayed calls."""
+ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND. A health check names a service that is not served here."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

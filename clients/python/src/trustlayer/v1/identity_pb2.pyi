@@ -62,7 +62,7 @@ class RegisterUserRequest(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """At most 4,096 bytes as JSON."""
+        """At most 4,096 bytes as JSON, objects and lists at most 16 deep."""
 
     def __init__(
         self,

@@ -251,7 +251,9 @@ class User(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
-        """The deployment's own data. At most 4,096 bytes as JSON."""
+        """The deployment's own data. At most 4,096 bytes as JSON, objects and lists
+        at most 16 deep.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -391,8 +393,9 @@ class Freshness(_message.Message):
     """The answer takes every revocation up to this revision into account."""
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
-        """Time since the answer was read from Flowless' storage tier, as the
-        answering program's own clock measured it. Zero when read for this call.
+        """How old the answer can be at most: the time since the sidecar sent the
+        question that it answers, by the sidecar's own clock. Zero when Flowless
+        itself answers.
         """
 
     def __init__(

@@ -1,0 +1,198 @@
+"""Logins that race: against a password change, against each other, against a better hash."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import argon2
+import pytest
+
+from flowless.adapters.argon2_hasher import TESTING_PROFILE, Argon2PasswordHasher
+from flowless.adapters.email_addresses import LibraryEmailAddresses
+from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
+from flowless.domain.users import Profile, User
+from flowless.services.sessions import NewSession, Sessions
+from flowless.services.users import Users
+from tests.support.clock import FakeClock
+from tests.support.stores import Stores, counting_random, sqlite
+from trust_core.errors import Reason, TrustError
+from trust_core.identifiers import digest
+from trust_core.modes import DenialReason, RequestContext
+
+PASSWORD = "correct horse battery"
+CONTEXT = RequestContext("203.0.113.7", "device", "agent")
+LIMITS = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=1))
+
+
+class Identity:
+    """The services over a real store, real hashing and a clock of the test's."""
+
+    def __init__(self, stores: Stores) -> None:
+        self.stores = stores
+        self.clock = FakeClock()
+        self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, workers=2)
+        self.users = Users(
+            store=stores.users,
+            hasher=self.hasher,
+            addresses=LibraryEmailAddresses(),
+            clock=self.clock,
+            random=counting_random,
+        )
+        self.sessions = Sessions(
+            store=stores.sessions,
+            user_store=stores.users,
+            users=self.users,
+            hasher=self.hasher,
+            limits=LIMITS,
+            activity_interval=timedelta(minutes=1),
+            clock=self.clock,
+            random=counting_random,
+        )
+
+    async def register(self) -> User:
+        return await self.users.register(email="ada@example.org", password=PASSWORD, profile=Profile())
+
+    async def log_in(self, password: str = PASSWORD) -> NewSession:
+        return await self.sessions.log_in(
+            login="ada@example.org", password=password, context=CONTEXT, device_name="", bridge_id="bridge"
+        )
+
+    async def validate(self, session_id: str) -> ActiveSession | DenialReason:
+        answer = await self.sessions.validate(session_id, mode=None, context=RequestContext(), min_revision=0)
+        return answer.result
+
+    async def stored_hash(self, user: User) -> str:
+        found = await self.stores.users.credentials(user.id)
+        assert found is not None
+        return found.password_hash
+
+
+@pytest.fixture
+async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
+    async with sqlite(tmp_path) as stores:
+        made = Identity(stores)
+        yield made
+        made.hasher.close()
+
+
+async def _outdate(identity: Identity, user: User) -> str:
+    """Store a hash of the same password with a profile of yesterday."""
+    old = argon2.PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
+    await identity.stores.users.upgrade_hash(user.id, expected_hash=await identity.stored_hash(user), new_hash=old)
+    return old
+
+
+async def test_a_login_replaces_a_hash_of_an_old_profile_once(identity: Identity) -> None:
+    user = await identity.register()
+    old = await _outdate(identity, user)
+    await identity.log_in()
+    better = await identity.stored_hash(user)
+    assert better != old
+    assert not (await identity.hasher.verify(better, PASSWORD)).outdated
+    await identity.log_in()
+    assert await identity.stored_hash(user) == better
+
+
+async def test_logins_at_once_after_a_change_of_profile_all_succeed(identity: Identity) -> None:
+    user = await identity.register()
+    await _outdate(identity, user)
+    logins = await asyncio.gather(*(identity.log_in() for _ in range(8)))
+    assert len({login.session_id for login in logins}) == 8
+    for login in logins:
+        assert isinstance(await identity.validate(login.session_id), ActiveSession)
+
+
+async def test_a_login_with_the_old_password_loses_against_its_change(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password changes after it was checked and before the better hash is stored."""
+    user = await identity.register()
+    await _outdate(identity, user)
+    upgrade = identity.stores.users.upgrade_hash
+
+    async def upgrade_too_late(*arguments: Any, **named: Any) -> None:
+        await identity.users.change_password(user.id, current=PASSWORD, new="another password", except_handle="")
+        await upgrade(*arguments, **named)
+
+    monkeypatch.setattr(identity.stores.users, "upgrade_hash", upgrade_too_late)
+    with pytest.raises(TrustError) as caught:
+        await identity.log_in()
+    assert caught.value.reason is Reason.LOGIN_REFUSED
+    await identity.log_in("another password")
+
+
+async def test_a_login_that_was_checked_before_all_sessions_were_revoked_is_refused(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await identity.register()
+    verify = identity.hasher.verify
+
+    async def verify_and_revoke(*arguments: Any) -> Any:
+        verdict = await verify(*arguments)
+        await identity.sessions.revoke_all_of_user(user.id, except_handle="")
+        return verdict
+
+    monkeypatch.setattr(identity.hasher, "verify", verify_and_revoke)
+    with pytest.raises(TrustError) as caught:
+        await identity.log_in()
+    assert caught.value.reason is Reason.LOGIN_REFUSED
+    page = await identity.sessions.list(user.id, page_size=0, before=None)
+    assert page.sessions == []
+
+
+async def test_a_login_loses_against_the_deletion_of_its_user(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await identity.register()
+    await _outdate(identity, user)
+
+    async def delete_instead(*_: Any, **__: Any) -> None:
+        await identity.users.delete(user.id)
+
+    monkeypatch.setattr(identity.stores.users, "upgrade_hash", delete_instead)
+    with pytest.raises(TrustError) as caught:
+        await identity.log_in()
+    assert caught.value.reason is Reason.LOGIN_REFUSED
+
+
+async def test_a_session_lives_through_use_and_dies_at_its_absolute_end(identity: Identity) -> None:
+    await identity.register()
+    session_id = (await identity.log_in()).session_id
+    used = [SessionActivity(digest=digest(session_id), idle_for=timedelta(0))]
+    for _ in range(47):
+        identity.clock.advance(30 * 60)
+        assert isinstance(await identity.validate(session_id), ActiveSession)
+        left = await identity.sessions.report_activity(used)
+        assert left == {used[0].digest: min(LIMITS.idle, LIMITS.absolute - (identity.clock.now() - _login_time()))}
+    identity.clock.advance(30 * 60)
+    assert await identity.validate(session_id) is DenialReason.EXPIRED
+    assert await identity.sessions.report_activity(used) == {}
+
+
+def _login_time() -> Any:
+    return FakeClock().now()
+
+
+async def test_a_session_dies_when_it_is_not_used(identity: Identity) -> None:
+    await identity.register()
+    session_id = (await identity.log_in()).session_id
+    identity.clock.advance(3_599)
+    assert isinstance(await identity.validate(session_id), ActiveSession)
+    identity.clock.advance(1)
+    assert await identity.validate(session_id) is DenialReason.IDLE
+    used = [SessionActivity(digest=digest(session_id), idle_for=timedelta(seconds=30))]
+    assert await identity.sessions.report_activity(used) == {}
+    assert await identity.validate(session_id) is DenialReason.IDLE
+
+
+async def test_rotating_does_not_extend_a_session(identity: Identity) -> None:
+    await identity.register()
+    first = await identity.log_in()
+    identity.clock.advance(1_800)
+    second = await identity.sessions.rotate(first.session_id)
+    assert second.active.session.expires_at == first.active.session.expires_at
+    assert second.active.idle_remaining == timedelta(minutes=30)
+    identity.clock.advance(1_800)
+    assert await identity.validate(second.session_id) is DenialReason.IDLE
