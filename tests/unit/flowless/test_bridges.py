@@ -95,11 +95,17 @@ async def test_a_bridge_is_read_once_in_two_seconds(
     assert store.reads == 2
 
 
-async def test_a_revocation_is_obeyed_at_once_when_the_log_tells_of_it(
-    bridges: Bridges, store: CountingStore, shop: NewSecret
-) -> None:
+async def test_a_replica_obeys_its_own_revocation_at_once(bridges: Bridges, shop: NewSecret) -> None:
     await bridges.authenticate(shop.secret)
     await bridges.revoke(shop.bridge.id)
+    await _refused(bridges, shop.secret)
+
+
+async def test_another_replicas_revocation_is_obeyed_at_once_when_the_log_tells_of_it(
+    bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
+) -> None:
+    await bridges.authenticate(shop.secret)
+    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id)
     bridges.on_revocation(_row("another" + "0" * 9))
     await bridges.authenticate(shop.secret)  # nobody has told this replica yet
     assert store.reads == 1
@@ -107,11 +113,11 @@ async def test_a_revocation_is_obeyed_at_once_when_the_log_tells_of_it(
     await _refused(bridges, shop.secret)
 
 
-async def test_a_revocation_that_nobody_told_of_is_obeyed_after_two_seconds(
-    bridges: Bridges, clock: FakeClock, shop: NewSecret
+async def test_another_replicas_revocation_that_nobody_told_of_is_obeyed_after_two_seconds(
+    bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
     await bridges.authenticate(shop.secret)
-    await bridges.revoke(shop.bridge.id)
+    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id)
     clock.advance(2.001)
     await _refused(bridges, shop.secret)
 
