@@ -146,7 +146,8 @@ def new_user(email: str = "", *, user_name: str = "") -> User:
     user_id = new_user_id(counting_random)
     return User(
         id=user_id,
-        email=email or f"{user_id}@example.org",
+        # Not the id: two ids may differ in letter case alone, two addresses may not.
+        email=email or f"user-{next(_counter)}@example.org",
         email_verified=False,
         status=UserStatus.ACTIVE,
         profile=Profile(
