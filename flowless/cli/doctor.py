@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import typer
 
@@ -18,6 +19,9 @@ from flowless.config import ConfigError, Settings, load
 from trust_core import logs
 from trust_core.clock import SystemClock
 from trust_core.errors import TrustError
+
+# Orchestrators put variables like these into every container when a service is named after the program.
+_INJECTED: Final = re.compile(r"FLOWLESS_(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,25 @@ def _findings(config: Path | None) -> list[Finding]:
         ]
     logs.configure(level="error", style=settings.log_format)
     return [
-        Finding("settings", "ok", f"{'from ' + str(config) if config else 'from the environment'}"),
+        _settings(config, os.environ),
         *_transport(settings),
         *_files(settings.database_file),
         *asyncio.run(_database(settings)),
         *_clock(),
     ]
+
+
+def _settings(config: Path | None, environment: Mapping[str, str]) -> Finding:
+    """Name variables that no setting reads: a mistyped one is silent everywhere else."""
+    known = {f"FLOWLESS_{name.upper()}" for name in Settings.model_fields} | {"FLOWLESS_CONFIG"}
+    unknown = sorted(
+        name
+        for name in environment
+        if name.startswith("FLOWLESS_") and name.upper() not in known and not _INJECTED.fullmatch(name)
+    )
+    if unknown:
+        return Finding("settings", "warn", f"no setting reads {', '.join(unknown)}", "correct or remove the variable")
+    return Finding("settings", "ok", f"from {config}" if config else "from the environment")
 
 
 def _transport(settings: Settings) -> Iterator[Finding]:

@@ -531,3 +531,11 @@ def test_dev_mends_what_was_lost(empty: Cli, lost: str) -> None:
 def test_dev_does_not_listen_where_others_could_reach_it(empty: Cli) -> None:
     data = str(empty.file.parent / "data")
     assert "loopback" in empty.refused("dev", "--data-dir", data, "--listen", "0.0.0.0:0", code=SETTINGS)
+
+
+def test_doctor_names_a_mistyped_variable_and_none_that_an_orchestrator_sets(cli: Cli) -> None:
+    injected = {"service_host": "10.0.0.1", "port": "tcp://10.0.0.1:7600", "port_7600_tcp_addr": "10.0.0.1"}
+    assert _findings(cli, code=DONE, **injected)["settings"]["state"] == "ok"
+    found = _findings(cli, code=DONE, listenn="127.0.0.1:1", **injected)["settings"]
+    assert found["state"] == "warn"
+    assert found["finding"] == "no setting reads FLOWLESS_LISTENN"
