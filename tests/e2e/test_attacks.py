@@ -62,8 +62,11 @@ def test_a_watch_ends_when_its_secret_expires_after_a_rotation(run_dir: Path) ->
     with running_flowless(run_dir) as flowless:
         bridge_id, secret = flowless.client.create_bridge(Scope.VALIDATE)
         request = admin_pb2.RotateBridgeSecretRequest(bridge_id=bridge_id)
-        request.overlap.FromSeconds(1)
+        request.overlap.FromSeconds(5)
         flowless.client.admin.RotateBridgeSecret(request)
+        with flowless.client.watch() as other:
+            other.ready()
+            other.ping(1)  # its pong comes after the rotation's row, which would end a stream that is open before
         with Client(flowless.client.channel, secret).watch() as watch:
             watch.ready()
             deadline = time.monotonic() + WAIT_SECONDS
