@@ -203,7 +203,8 @@ def test_a_refused_credential_is_unavailable_with_its_reason_and_a_new_secret_fi
     session_id = cached_session(system.app)
     system.flowless.run_command("bridges", "revoke", "sidecar")
     wait_until(lambda: outcome(system.app, session_id) == "UPSTREAM_REFUSED_BRIDGE", "the refusal")
-    assert system.app.status().watch_state == validator_pb2.WATCH_STATE_REFUSED
+    refused = validator_pb2.WATCH_STATE_REFUSED
+    wait_until(lambda: system.app.status().watch_state == refused, "the watch's own refusal")
     with pytest.raises(grpc.RpcError) as caught:
         system.app.log_in("ada@example.org")
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
