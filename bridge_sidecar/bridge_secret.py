@@ -95,11 +95,14 @@ class SecretFile:
 
     def _read(self) -> str:
         try:
-            with self._path.open("rb") as file:
+            # Without O_NONBLOCK a FIFO would hold the event loop until somebody writes, and so for ever.
+            with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                content = file.read(_MAX_FILE_BYTES)
+                content = file.read(_MAX_FILE_BYTES) if stat.S_ISREG(mode) else b""
         except OSError as error:
             raise SecretError(f"cannot read {self._path}: {error.strerror}") from None
+        if not stat.S_ISREG(mode):
+            raise SecretError(f"{self._path} is not a regular file")
         if mode & (stat.S_IRWXO | stat.S_IWGRP):
             self._log.warning(
                 "bridge secret file is open to others",

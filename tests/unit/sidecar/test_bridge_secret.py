@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,21 @@ def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path, log: io.String
     assert _events(log) == []
     SecretFile(path=_file(tmp_path, ONE, 0o644), clock=FakeClock())
     assert _events(log) == ["bridge secret file is open to others"]
+
+
+def test_a_fifo_in_the_files_place_blocks_nothing_and_the_last_good_secret_stays(
+    tmp_path: Path, log: io.StringIO
+) -> None:
+    clock, path = FakeClock(), _file(tmp_path, ONE)
+    source = SecretFile(path=path, clock=clock)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    clock.advance(2)
+    assert source.current() == ONE
+    assert "not a regular file" in log.getvalue()
+    with pytest.raises(SecretError, match="not a regular file"):
+        SecretFile(path=path, clock=clock)
+    path.unlink()
+    _file(tmp_path, TWO)
+    clock.advance(2)
+    assert source.current() == TWO
