@@ -69,12 +69,11 @@ class Argon2PasswordHasher:
         if self._jobs >= self._max_jobs:
             raise TrustError(Reason.HASHING_OVERLOADED, "too many logins at once; retry later")
         self._jobs += 1
-        # A caller that goes away does not free the slot: the thread is busy until it has finished.
-        future = asyncio.get_running_loop().run_in_executor(self._pool, job)
-        future.add_done_callback(self._finished)
-        return await asyncio.shield(future)
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(job)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
+        # A caller that goes away takes a job that still waits with it; one that runs keeps its place to its end.
+        return await asyncio.wrap_future(future)
 
-    def _finished(self, future: asyncio.Future[T]) -> None:
+    def _finished(self) -> None:
         self._jobs -= 1
-        if not future.cancelled():
-            future.exception()

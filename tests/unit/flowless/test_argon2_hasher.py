@@ -104,22 +104,37 @@ async def test_what_is_over_the_queue_is_refused_at_once_and_the_queue_is_served
     assert (await hasher.verify(hashes[1], "two")).matches
 
 
-async def test_a_caller_that_gave_up_keeps_its_place_until_its_thread_is_done(hasher: Argon2PasswordHasher) -> None:
+async def test_a_job_that_runs_keeps_its_place_when_its_caller_gave_up(hasher: Argon2PasswordHasher) -> None:
     held = Held(hasher)
-    callers = [asyncio.ensure_future(hasher.hash("x")) for _ in range(2)]
+    gone = asyncio.ensure_future(hasher.hash("x"))
     await _begun(held, 1)
-    for caller in callers:
-        caller.cancel()
-    await asyncio.gather(*callers, return_exceptions=True)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    waiting = asyncio.ensure_future(hasher.hash("y"))
+    await asyncio.sleep(0)
     with pytest.raises(TrustError) as caught:
-        await hasher.hash("x")
+        await hasher.hash("z")
     assert caught.value.reason is Reason.HASHING_OVERLOADED
     held.release.set()
-    await _begun(held, 2)
-    async with asyncio.timeout(ENOUGH):
-        while hasher._jobs:
-            await asyncio.sleep(0.001)
-    assert await hasher.hash("x")
+    assert await asyncio.wait_for(waiting, ENOUGH)
+
+
+async def test_a_job_that_waits_goes_with_its_caller_and_is_never_hashed(hasher: Argon2PasswordHasher) -> None:
+    held = Held(hasher)
+    running = asyncio.ensure_future(hasher.hash("x"))
+    await _begun(held, 1)
+    for _ in range(50):
+        gone = asyncio.ensure_future(hasher.hash("gone"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(hasher.hash("y"))
+    await asyncio.sleep(0)
+    held.release.set()
+    assert all(await asyncio.wait_for(asyncio.gather(running, waiting), ENOUGH))
+    assert held.begun == 2
+    assert hasher._jobs == 0
 
 
 async def test_a_hash_that_fails_gives_its_place_back(hasher: Argon2PasswordHasher) -> None:
