@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--mode", choices=[mode.name.lower() for mode in ValidationMode], help="default: the sidecar's"
     )
-    check.add_argument("--min-revision", type=int, default=0, metavar="N", help="take the log up to N into account")
+    check.add_argument(
+        "--min-revision", type=_revision, default=0, metavar="N", help="take the log up to N into account"
+    )
     _add_client_options(check)
 
     _add_client_options(add("status", "show how the sidecar is", ""))
@@ -125,6 +127,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 600:
         raise argparse.ArgumentTypeError("must be more than 0 and at most 600")
     return seconds
+
+
+def _revision(text: str) -> int:
+    revision = int(text)
+    if not -(2**63) <= revision < 2**63:  # what the message can carry; the sidecar says what it takes
+        raise argparse.ArgumentTypeError("must be 0 or a revision of the log")
+    return revision
 
 
 _UNUSED = ("greenlet", "rich", "ssl")

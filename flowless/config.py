@@ -68,6 +68,16 @@ class Settings(BaseSettings):
             raise ValueError("must be sqlite:///relative.db or sqlite:////absolute.db")
         return url
 
+    @field_validator("listen")
+    @classmethod
+    def _known_address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        # gRPC would take a port beyond 65535 modulo 65536.
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
+        if not listen.startswith("unix:/") and not (host and host != "unix" and is_port):
+            raise ValueError("must be host:port with a port up to 65535, [v6]:port or unix:/absolute/path")
+        return listen
+
     @field_validator("password_profile")
     @classmethod
     def _known_profile(cls, profile: str) -> str:

@@ -37,23 +37,23 @@ Try, in another terminal:
   # how is the sidecar?
   .venv/bin/bridge-sidecar status --socket {socket}
 
+  # as an app does it
+.venv/bin/python - <<'PYTHON'
+import grpc
+from trustlayer.v1 import types_pb2, validator_pb2, validator_pb2_grpc
+
+with grpc.insecure_channel("unix:{socket}") as channel:
+    validator = validator_pb2_grpc.ValidatorServiceStub(channel)
+    print(validator.Validate(validator_pb2.ValidateRequest(
+        session_id="{session_id}",
+        context=types_pb2.RequestContext(client_ip="{client_ip}"),
+    ), timeout=1))
+PYTHON
+
   # the user's sessions; revoke one by its handle, then check again
   export FLOWLESS_DATABASE_URL={database_url}
   .venv/bin/flowless sessions list {user_id}
   .venv/bin/flowless sessions revoke {handle}
-
-  # as an app does it
-  .venv/bin/python - <<'PYTHON'
-  import grpc
-  from trustlayer.v1 import types_pb2, validator_pb2, validator_pb2_grpc
-
-  with grpc.insecure_channel("unix:{socket}") as channel:
-      validator = validator_pb2_grpc.ValidatorServiceStub(channel)
-      print(validator.Validate(validator_pb2.ValidateRequest(
-          session_id="{session_id}",
-          context=types_pb2.RequestContext(client_ip="{client_ip}"),
-      ), timeout=1))
-  PYTHON
 
 Ctrl-C ends both programs and removes the database. Logs:
 """

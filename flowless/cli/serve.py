@@ -109,7 +109,10 @@ def _dev(
       flowless dev
       flowless dev --data-dir /tmp/flowless --listen 127.0.0.1:0
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{data_dir} cannot be used as a directory: {error.strerror}", EXIT_SETTINGS)
     data_dir = data_dir.resolve()
     settings = settings_from(
         None, database_url=f"sqlite:///{data_dir / 'flowless.db'}", listen=listen, reflection=True

@@ -539,3 +539,8 @@ def test_doctor_names_a_mistyped_variable_and_none_that_an_orchestrator_sets(cli
     found = _findings(cli, code=DONE, listenn="127.0.0.1:1", **injected)["settings"]
     assert found["state"] == "warn"
     assert found["finding"] == "no setting reads FLOWLESS_LISTENN"
+
+
+def test_dev_says_so_when_its_directory_cannot_be_one(empty: Cli) -> None:
+    empty.file.write_text("a file")
+    assert "cannot be used as a directory" in empty.refused("dev", "--data-dir", str(empty.file), code=SETTINGS)

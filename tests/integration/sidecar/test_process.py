@@ -298,7 +298,17 @@ async def test_without_a_sidecar_the_commands_say_so(run_dir: Path) -> None:
     assert (await _run("healthcheck", "--liveness", *socket))[0] == DENIED
 
 
-@pytest.mark.parametrize("arguments", [(), ("fly",), ("check",), ("check", "-", "--timeout", "0"), ("serve", "x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fly",),
+        ("check",),
+        ("check", "-", "--timeout", "0"),
+        ("check", "-", "--min-revision", "9" * 20),
+        ("serve", "x"),
+    ],
+)
 async def test_a_wrong_command_line_ends_with_code_2(arguments: tuple[str, ...]) -> None:
     assert (await _run(*arguments))[0] == USAGE
 
