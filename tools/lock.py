@@ -1,5 +1,8 @@
 """Resolve `pyproject.toml` into `requirements/*.txt`: exact versions with hashes, no addresses.
 
+Extras stay in the locks: without `package[extra]==` pip resolves the extra anew, and fails once a newer version
+exists.
+
 What is pinned stays pinned as long as it fits; `--upgrade` takes newer versions. `--check` writes to a temporary
 directory instead and fails on a difference: pyproject.toml was changed without `make lock`. Needs the package index.
 """
@@ -27,7 +30,7 @@ def compile_locks(into: Path, *options: str) -> None:
         constraint = () if name == "dev" else ("--constraint", str(into / "dev.txt"))
         command = [
             sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
-            "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate",
+            "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-strip-extras",
             "--custom-compile-command", "make lock", *options, *extras, *constraint,
             "pyproject.toml", "--output-file", str(into / f"{name}.txt"),
         ]  # fmt: skip

@@ -30,7 +30,9 @@ for module in sys.argv[2:]:
 
 
 def _locked(name: str) -> str:
-    return ",".join(re.findall(r"(?m)^([A-Za-z0-9._-]+)==", (ROOT / "requirements" / f"{name}.txt").read_text()))
+    return ",".join(
+        re.findall(r"(?m)^([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?==", (ROOT / "requirements" / f"{name}.txt").read_text())
+    )
 
 
 @pytest.mark.parametrize(
