@@ -201,7 +201,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             try:
                 _refuse_malformed(request)
                 return await behavior(request, context)
-            except (TrustError, Exception) as error:  # noqa: BLE001 - this is the boundary
+            except Exception as error:  # noqa: BLE001 - this is the boundary
                 await self._fail(method, context, error)
 
         return guarded

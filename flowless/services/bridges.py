@@ -1,8 +1,9 @@
 """Use cases of bridges: create, list, rotate, revoke, authenticate.
 
-Shared state: the cache of authenticated bridges, touched by the event loop only.
+Shared state: the cache of authenticated bridges and the look-ups under way, touched by the event loop only.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +29,9 @@ _CACHE_SECONDS: Final = 2.0
 _STALE: Final = -(2**62)
 _CACHE_ENTRIES: Final = 1024
 _MAX_STRANGERS: Final = 2
-"""Look-ups at one time of bridges that were not seen before."""
+"""Look-ups in storage at one time of bridges that were not seen before."""
+_MAX_LOOK_UPS: Final = 1024
+_STRANGER_WAIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,17 @@ class NewSecret:
     secret: str
 
 
+def _too_many_strangers() -> TrustError:
+    return TrustError(Reason.TOO_MANY_CALLS, "too many unknown credentials at once; retry later")
+
+
 class Bridges:
     """Bridges and their secrets.
 
     A bridge read for authentication is trusted for at most two seconds, and less when the revocation log says that
-    it changed (`on_revocation`). Look-ups of bridges that were not seen before are few at a time, so that made-up
-    credentials cannot take the database from those who have real ones.
+    it changed (`on_revocation`). Calls of one bridge share a look-up. Bridges that were not seen before are looked
+    up few at a time and wait in bounded number and time: made-up credentials cannot take the database from those
+    who have real ones.
     """
 
     def __init__(self, *, store: BridgeStore, clock: Clock, random: RandomBytes) -> None:
@@ -53,7 +61,8 @@ class Bridges:
         self._random = random
         self._cache: dict[str, tuple[int, Bridge]] = {}
         self._forgotten = 0
-        self._strangers = 0
+        self._stranger_slots = asyncio.Semaphore(_MAX_STRANGERS)
+        self._look_ups: dict[tuple[str, int], asyncio.Future[Bridge | None]] = {}
 
     async def create(self, name: str, scopes: frozenset[Scope]) -> NewSecret:
         """Create a bridge. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
@@ -136,19 +145,38 @@ class Bridges:
         bridge = self._cached(bridge_id)
         if bridge is not None:
             return bridge
-        if bridge_id not in self._cache and self._strangers >= _MAX_STRANGERS:
-            # Ids are public in form, so anyone can make up new ones; bridges seen before do not wait behind them.
-            raise TrustError(Reason.TOO_MANY_CALLS, "too many unknown credentials at once; retry later")
-        known = bridge_id in self._cache
-        self._strangers += not known
-        try:
-            forgotten = self._forgotten
+        # A call that comes after a revocation never shares a look-up that began before it.
+        key = (bridge_id, self._forgotten)
+        look_up = self._look_ups.get(key)
+        if look_up is None:
+            if bridge_id not in self._cache and len(self._look_ups) >= _MAX_LOOK_UPS:
+                raise _too_many_strangers()
+            look_up = self._look_ups[key] = asyncio.ensure_future(self._look_up(bridge_id, self._forgotten))
+            look_up.add_done_callback(lambda done: self._looked_up(key, done))
+        return await asyncio.shield(look_up)
+
+    async def _look_up(self, bridge_id: str, forgotten: int) -> Bridge | None:
+        if bridge_id in self._cache:
             bridge = await self._store.get(bridge_id)
-        finally:
-            self._strangers -= not known
+        else:
+            # Ids are public in form, so anyone can make up new ones; bridges seen before do not wait behind them.
+            try:
+                async with asyncio.timeout(_STRANGER_WAIT_SECONDS):
+                    await self._stranger_slots.acquire()
+            except TimeoutError:
+                raise _too_many_strangers() from None
+            try:
+                bridge = await self._store.get(bridge_id)
+            finally:
+                self._stranger_slots.release()
         if bridge is not None and forgotten == self._forgotten:
             self._remember(bridge)
         return bridge
+
+    def _looked_up(self, key: tuple[str, int], look_up: asyncio.Future[Bridge | None]) -> None:
+        del self._look_ups[key]
+        if not look_up.cancelled():
+            look_up.exception()  # seen: callers that went away must not leave a warning behind
 
     def on_revocation(self, revocation: Revocation) -> None:
         """Forget a bridge that the log says has changed. A read in flight is not remembered either."""

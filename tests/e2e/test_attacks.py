@@ -1,15 +1,21 @@
 """Attacks that a reviewer made against the running programs. Each failed before it was mended, or must never work."""
 
+import os
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from flowless.domain.bridges import Scope
 from tests.support.flowless import Client, Flowless, Watch, outcome, running_flowless
 from tests.support.raw_http2 import RawHttp2
 from tests.support.system import running_system
-from trustlayer.v1 import admin_pb2, bridge_pb2
+from trust_core.identifiers import new_bridge_id, new_bridge_secret
+from trustlayer.v1 import admin_pb2, bridge_pb2, types_pb2
 
 WAIT_SECONDS = 20.0
 HEALTH_WATCH, HEALTH_CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
@@ -99,3 +105,31 @@ def test_a_watcher_that_never_reads_loses_its_place_when_its_bridge_is_revoked(r
             while outcome(watch) != ("OK", ""):
                 assert time.monotonic() < deadline, "the place is never freed"
                 time.sleep(0.1)
+
+
+def test_a_flood_of_made_up_credentials_takes_no_sidecars_lease(run_dir: Path) -> None:
+    with running_system(run_dir) as system:
+        system.app.register("ada@example.org")
+        session_id = system.app.log_in("ada@example.org").session_id
+        system.app.validate(session_id)
+        flooding = threading.Event()
+        seen: Counter[tuple[str, str]] = Counter()
+
+        def flood() -> None:
+            with grpc.insecure_channel(system.flowless.address) as channel:
+                while not flooding.is_set():
+                    made_up = new_bridge_secret(new_bridge_id(os.urandom), os.urandom)
+                    seen[outcome(lambda: Client(channel, made_up).denial("x"))] += 1  # noqa: B023 - called at once
+
+        with ThreadPoolExecutor(8) as pool:
+            try:
+                for _ in range(8):
+                    pool.submit(flood)
+                deadline = time.monotonic() + 3 * system.app.status().max_staleness.ToTimedelta().total_seconds()
+                while time.monotonic() < deadline:
+                    answer = system.app.validate(session_id)
+                    assert (answer.HasField("session"), answer.freshness.tier) == (True, types_pb2.TIER_LRU)
+            finally:
+                flooding.set()
+        assert {code for code, _ in seen} <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
+        assert sum(seen.values()) > 100

@@ -50,6 +50,7 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self.validate_gate = asyncio.Event()
         self.validate_gate.set()
         self.relay_error: TrustError | None = None
+        self.relay_abort: tuple[grpc.StatusCode, str] | None = None
         self.relay_gate = asyncio.Event()
         self.relay_gate.set()
         self.activity_error: TrustError | None = None
@@ -249,6 +250,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
             raise
         if self.relay_error is not None:
             raise self.relay_error
+        if self.relay_abort is not None:
+            await context.abort(*self.relay_abort)
 
     async def Login(self, request: session_pb2.LoginRequest, context: Context) -> session_pb2.LoginResponse:
         await self._relayed(context)

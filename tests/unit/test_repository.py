@@ -26,7 +26,7 @@ def test_no_file_names_a_package_index_or_a_path_of_this_machine() -> None:
 @pytest.mark.parametrize(
     "parts",  # in parts, or this file would be a find
     [
-        ("--index-url", " https://packages.example/"),
+        ("--index", "-url https://packages.example/"),
         ("see https://mirror.example/repository", "/simple/"),
         ("find-links", " = /srv/wheels"),
         ("PIP_INDEX_URL", "=https://packages.example/"),

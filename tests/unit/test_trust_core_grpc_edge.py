@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from tests.support.rpc import detail, reason, status_of
 from trust_core import logs
 from trust_core.errors import Reason, TrustError, Violation, invalid
-from trust_core.grpc_edge import ErrorBoundary, reason_of
+from trust_core.grpc_edge import STATUS_DETAILS_KEY, ErrorBoundary, reason_of
 from trustlayer.v1 import bridge_pb2, validator_pb2
 from trustlayer.v1.bridge_pb2_grpc import BridgeServiceServicer, add_BridgeServiceServicer_to_server
 from trustlayer.v1.validator_pb2_grpc import (
@@ -295,6 +295,18 @@ async def test_a_method_that_does_not_exist_is_unimplemented(channel: grpc.aio.C
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _unary(channel, "/trustlayer.v1.ValidatorService/Invented")(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("corrupt", ["status", "detail"])
+def test_an_error_whose_details_are_corrupt_has_no_reason_and_raises_nothing(corrupt: str) -> None:
+    broken = status_pb2.Status(code=14)
+    info = broken.details.add()
+    info.Pack(error_details_pb2.ErrorInfo(reason="X", domain="trustlayer"))
+    info.value = b"\xff\xff"
+    details = b"\xff\xff" if corrupt == "status" else broken.SerializeToString()
+    trailing = grpc.aio.Metadata((STATUS_DETAILS_KEY, details))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing)
+    assert reason_of(error) == ""
 
 
 async def test_an_error_that_carries_no_reason_of_ours_has_none(channel: grpc.aio.Channel) -> None:

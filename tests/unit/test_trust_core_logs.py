@@ -1,5 +1,7 @@
 """Logs tell what happened and never a secret."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -98,6 +100,21 @@ def test_what_a_library_logs_loses_its_arguments_and_its_exception_text(stream: 
     assert "hunter" not in stream.getvalue()
     assert (event["logger"], event["event"], event["level"]) == ("library", "query %s failed", "error")
     assert event["exception"][0].startswith("builtins.RuntimeError at ")
+
+
+def test_the_exception_that_asyncio_writes_into_its_message_is_left_out(stream: io.StringIO) -> None:
+    async def main() -> None:
+        async def fails() -> None:
+            raise RuntimeError("hunter2")
+
+        asyncio.ensure_future(fails())  # noqa: RUF006 - that nobody waits for it is the point
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(main())
+    assert "hunter2" not in stream.getvalue()
+    assert _only_event(stream)["event"] == "Task exception was never retrieved"
 
 
 def test_a_secret_in_a_librarys_message_is_redacted(stream: io.StringIO) -> None:

@@ -92,6 +92,29 @@ async def test_what_the_configuration_does_not_list_is_not_relayed(run_dir: Path
         assert app.flowless.relayed_metadata == []
 
 
+@pytest.mark.parametrize(
+    ("sent", "code", "named"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE"),
+        (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE"),
+        (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE"),
+        (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    ],
+)
+async def test_text_of_what_stands_before_flowless_never_reaches_the_app(
+    run_dir: Path, sent: grpc.StatusCode, code: grpc.StatusCode, named: str
+) -> None:
+    async with running_sidecar(run_dir) as app:
+        app.flowless.relay_abort = (sent, "upstream 10.0.0.5:7600 said: SELECT hunter2")
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await app.sessions.Login(session_pb2.LoginRequest())
+        assert (failed.value.code(), reason(failed.value)) == (code, named)
+        assert "hunter2" not in repr(failed.value)
+        assert "10.0.0.5" not in repr(failed.value)
+
+
 async def test_an_unreachable_flowless_is_named_in_our_words(run_dir: Path) -> None:
     async with running_sidecar(run_dir, start_flowless=False) as app:
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -221,3 +221,53 @@ async def test_a_bridge_that_was_revoked_is_neither_rotated_nor_revived(bridges:
     with pytest.raises(TrustError) as caught:
         await bridges.rotate(shop.bridge.id, overlap=timedelta(0))
     assert caught.value.reason is Reason.BRIDGE_NOT_FOUND
+
+
+async def test_first_calls_of_many_bridges_at_once_are_all_served_as_after_a_restart(
+    bridges: Bridges, store: CountingStore
+) -> None:
+    made = [await bridges.create(f"bridge-{number}", VALIDATE) for number in range(20)]
+    calls = [bridges.authenticate(new.secret) for new in made for _ in range(10)]
+    found = await asyncio.wait_for(asyncio.gather(*calls), 20)
+    assert [bridge.id for bridge in found] == [new.bridge.id for new in made for _ in range(10)]
+    assert store.reads == len(made), "calls of one bridge share a look-up"
+
+
+async def test_a_flood_of_made_up_bridges_is_shed_while_a_known_bridge_is_served(
+    bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
+) -> None:
+    await bridges.authenticate(shop.secret)
+    clock.advance(3)  # what is remembered of the shop has to be read again
+    store.gate.clear()
+    made_up = [new_bridge_secret(new_bridge_id(counting_random), counting_random) for _ in range(2_000)]
+    flood = [asyncio.ensure_future(bridges.authenticate(secret)) for secret in made_up]
+    await asyncio.sleep(0.05)
+    known = asyncio.ensure_future(bridges.authenticate(shop.secret))
+    await asyncio.sleep(0.05)
+    in_storage = store.reads - 1
+    store.gate.set()
+    assert (await asyncio.wait_for(known, 20)).id == shop.bridge.id
+    outcomes = await asyncio.wait_for(asyncio.gather(*flood, return_exceptions=True), 20)
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, TrustError)]
+    assert len(reasons) == len(made_up)
+    assert set(reasons) == {Reason.BRIDGE_CREDENTIAL_REFUSED, Reason.TOO_MANY_CALLS}
+    assert in_storage <= 3, "few look-ups of strangers at one time, and the known bridge's"
+
+
+async def test_a_call_after_a_revocation_does_not_share_a_read_from_before_it(
+    bridges: Bridges, store: CountingStore, shop: NewSecret
+) -> None:
+    store.gate.clear()
+    before = asyncio.ensure_future(bridges.authenticate(shop.secret))
+    while not store.reads:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)  # the row is read and held back
+    await store.revoke(shop.bridge.id, now=FakeClock().now())
+    bridges.on_revocation(_row(shop.bridge.id))
+    after = asyncio.ensure_future(bridges.authenticate(shop.secret))
+    await asyncio.sleep(0.02)
+    store.gate.set()
+    await asyncio.gather(before, return_exceptions=True)
+    with pytest.raises(TrustError) as caught:
+        await asyncio.wait_for(after, 20)
+    assert caught.value.reason is Reason.BRIDGE_CREDENTIAL_REFUSED

@@ -126,6 +126,18 @@ async def test_a_stream_whose_requests_fail_is_ended_in_our_words(watching: Watc
         assert tail.watchers == 0
 
 
+async def test_a_row_of_a_kind_that_this_replica_does_not_know_ends_the_stream_and_is_not_passed_on_as_nothing(
+    watching: Watching,
+) -> None:
+    log = ScriptedLog()
+    async with watching(log) as (stream, tail):
+        responses = Responses(stream, Requests())
+        await responses.next()
+        log.append("tenant", "t_1")  # type: ignore[arg-type]
+        tail.wake()
+        assert await responses.failure() is Reason.DRAINING
+
+
 async def test_storage_that_fails_during_a_ping_ends_the_stream(watching: Watching) -> None:
     log = ScriptedLog()
     async with watching(log) as (stream, _):
