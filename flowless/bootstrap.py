@@ -47,6 +47,16 @@ class Flowless:
     bridges: Bridges
 
 
+def open_database(settings: Settings) -> Database:
+    """Prepare the database; connects at first use. Raises ConfigError."""
+    return Database.open(
+        settings.database_url,
+        password=settings.database_password(),
+        busy_timeout_seconds=settings.busy_timeout_seconds,
+        pool_size=settings.database_pool_size,
+    )
+
+
 @asynccontextmanager
 async def open_flowless(settings: Settings, *, check_schema: bool = True) -> AsyncIterator[Flowless]:
     """Build the services; close the database and the hashing pool at the end.
@@ -54,7 +64,7 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
     Raises SchemaError when the database's schema is not the one needed.
     """
     clock = SystemClock()
-    database = Database.open(settings.database_url, busy_timeout_seconds=settings.busy_timeout_seconds)
+    database = open_database(settings)
     hasher = Argon2PasswordHasher(profile=settings.password_profile, max_waiting=settings.hashing_queue)
     try:
         if check_schema:
@@ -103,6 +113,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             max_subscriptions=settings.max_watchers,
         )
         flowless.database.when_log_written(tail.wake)
+        wakeups = flowless.database.wakeups(on_wake=tail.wake)
         tail.listen(flowless.bridges.on_revocation)
         await tail.start()
         server = FlowlessServer(
@@ -123,6 +134,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             loop.add_signal_handler(number, stop.set)
         tailing = asyncio.create_task(tail.run())
         tailing.add_done_callback(lambda _: stop.set())
+        waking = asyncio.create_task(wakeups.run())
         await server.start()
         server.set_serving(serving=True)
         log.info("serving", address=address, version=__version__, revision=tail.position.revision)
@@ -136,6 +148,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
         await asyncio.sleep(settings.lame_duck_seconds)
         await server.stop(settings.drain_seconds)
+        await _ended(waking)
         failure = await _ended(tailing)
     if failure is not None:
         log.error("the revocation log is no longer followed", **logs.describe_exception(failure))

@@ -4,6 +4,7 @@ import ipaddress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -20,7 +21,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLOWLESS_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    database_url: str = Field("sqlite:///flowless.db", description="sqlite:///relative.db or sqlite:////absolute.db")
+    database_url: str = Field(
+        "sqlite:///flowless.db",
+        repr=False,  # may hold a password
+        description="sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database?sslmode=verify-full",
+    )
+    database_password_file: Path | None = Field(None, description="holds PostgreSQL's password, instead of the URL")
+    database_pool_size: int = Field(8, ge=1, le=1_000, description="PostgreSQL connections of one process for reads")
     listen: str = Field("127.0.0.1:7600", description="host:port, [v6]:port, or unix:/path")
     tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback")
     tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file")
@@ -63,10 +70,20 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
+        if url.startswith(("postgresql://", "postgres://")):
+            url = "postgresql://" + url.partition("://")[2]
+            parts = urlsplit(url)
+            if parts.path.strip("/") and not parts.fragment:
+                return url
         # Neither a database of each connection's own nor options that only the driver understands.
-        if not url.startswith("sqlite:///") or url.rstrip("/") == "sqlite:" or ":memory:" in url or "?" in url:
-            raise ValueError("must be sqlite:///relative.db or sqlite:////absolute.db")
-        return url
+        elif (
+            url.startswith("sqlite:///") and url.rstrip("/") != "sqlite:" and ":memory:" not in url and "?" not in url
+        ):
+            return url
+        raise ValueError(
+            "must be sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database; "
+            "in a password, @ : / ? # are written as %40 %3A %2F %3F %23"
+        )
 
     @field_validator("listen")
     @classmethod
@@ -89,6 +106,8 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.password_profile == TESTING_PROFILE and not self.testing:
             raise ValueError("password_profile 'testing' is worthless on purpose and needs testing = true")
+        if self.database_password_file is not None and self.database_file is not None:
+            raise ValueError("database_password_file is for PostgreSQL; SQLite has no password")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
         if self.tls_cert_file is None and not self.insecure_listen and not self.is_local:
@@ -130,9 +149,22 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.session_idle_seconds)
 
     @property
-    def database_file(self) -> Path:
-        """File of the SQLite database."""
-        return Path(self.database_url.removeprefix("sqlite:///"))
+    def database_file(self) -> Path | None:
+        """File of the SQLite database; `None` for a database server."""
+        prefix = "sqlite:///"
+        return Path(self.database_url.removeprefix(prefix)) if self.database_url.startswith(prefix) else None
+
+    def database_password(self) -> str | None:
+        """Read the password file. Raises ConfigError."""
+        if self.database_password_file is None:
+            return None
+        try:
+            text = self.database_password_file.read_text().rstrip("\r\n")
+        except (OSError, ValueError):
+            raise ConfigError(f"database_password_file: cannot read {self.database_password_file}") from None
+        if not text:
+            raise ConfigError(f"database_password_file: {self.database_password_file} is empty")
+        return text
 
 
 def load(config_file: Path | None = None, **overrides: Any) -> Settings:

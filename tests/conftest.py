@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import databases
 from tools.processes import temporary_directory
 
 # How long an example takes depends on what else the machine does; `timeout` bounds a whole test.
@@ -26,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    databases.stop()
     if base := config.stash.get(_BASE, None):
         shutil.rmtree(base, ignore_errors=True)
 

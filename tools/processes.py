@@ -43,7 +43,7 @@ TESTING: Final[Mapping[str, str]] = {
 """Cheap password hashes, for tests only (the server refuses the profile without the first variable); a quick end."""
 
 _OURS: Final = ("FLOWLESS_", "BRIDGE_SIDECAR_")
-_LAUNCHER: Final = ROOT / "tools" / "die_with_parent.py"
+LAUNCHER: Final = ROOT / "tools" / "die_with_parent.py"
 
 
 class ProcessError(Exception):
@@ -124,7 +124,7 @@ class ManagedProcess:
         """
         if self.is_running:
             raise RuntimeError(f"{self.name} runs already")
-        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self._command, *self._arguments]
+        command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *self._command, *self._arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -270,7 +270,7 @@ class BridgeCredential:
 
 
 class FlowlessProcess(ManagedProcess):
-    """`flowless serve` over a SQLite file in the directory. `address` is what clients dial.
+    """`flowless serve`, over a SQLite file in the directory unless told otherwise. `address` is what clients dial.
 
     The `with` block migrates the database before it starts the server; a restart (`start` after `stop` or `kill`)
     finds the database as it was left.
@@ -281,11 +281,16 @@ class FlowlessProcess(ManagedProcess):
         *,
         directory: Path,
         listen: str = "127.0.0.1:0",
+        database_url: str = "",
+        name: str = "flowless",
         environment: Mapping[str, str] | None = None,
         echo: IO[str] | None = None,
     ) -> None:
-        """`environment` adds to and overrides what is set here; give `TESTING` in tests."""
-        self.database_url = f"sqlite:///{directory / 'flowless.db'}"
+        """`name` tells the logs of several replicas in one directory apart; `database_url` instead of SQLite.
+
+        `environment` adds to and overrides what is set here; give `TESTING` in tests.
+        """
+        self.database_url = database_url or f"sqlite:///{directory / 'flowless.db'}"
         super().__init__(
             name="flowless",
             module="flowless",
@@ -296,7 +301,7 @@ class FlowlessProcess(ManagedProcess):
                 "FLOWLESS_LOG_FORMAT": "console" if echo else "json",
                 **(environment or {}),
             },
-            log=directory / "flowless.log",
+            log=directory / f"{name}.log",
             echo=echo,
         )
 

@@ -37,6 +37,7 @@ def settings_from(config: Path | None, **overrides: Any) -> Settings:
     """Read the settings and set up logging, or exit saying what to mend."""
     try:
         settings = load(config, **overrides)
+        settings.database_password()  # readable now: whoever needs it later finds it so
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
     logs.configure(level=settings.log_level, style=settings.log_format)

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.migrate import SchemaError, require_current
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
+from flowless.bootstrap import open_database
 from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
 from flowless.config import ConfigError, Settings, load
 from trust_core import logs
@@ -57,6 +58,7 @@ def _doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def _findings(config: Path | None) -> list[Finding]:
     try:
         settings = load(config)
+        settings.database_password()
     except ConfigError as error:
         return [
             Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")
@@ -65,7 +67,7 @@ def _findings(config: Path | None) -> list[Finding]:
     return [
         _settings(config, os.environ),
         *_transport(settings),
-        *_files(settings.database_file),
+        *(_files(settings.database_file) if settings.database_file else _server(settings)),
         *asyncio.run(_database(settings)),
         *_clock(),
     ]
@@ -118,17 +120,39 @@ def _files(database: Path) -> Iterator[Finding]:
     yield Finding("files", "ok", str(directory))
 
 
+def _server(settings: Settings) -> Iterator[Finding]:
+    url = urlsplit(settings.database_url)
+    local = (url.hostname or "localhost") in ("localhost", "127.0.0.1", "::1")
+    if not local and parse_qs(url.query).get("sslmode", [""])[0] not in ("verify-ca", "verify-full"):
+        yield Finding(
+            "transport",
+            "warn",
+            "the connection to PostgreSQL does not check who answers",
+            "add sslmode=verify-full and sslrootcert=FILE to database_url",
+        )
+    if url.password and settings.database_password_file is None:
+        yield Finding(
+            "settings", "warn", "the database's password stands in its URL", "move it to database_password_file"
+        )
+
+
+def _mend_storage(settings: Settings) -> str:
+    if settings.database_file:
+        return "is the disk full, or another process writing?"
+    return "does PostgreSQL run at this address, and does it accept this user, password and database?"
+
+
 async def _database(settings: Settings) -> list[Finding]:
-    if not settings.database_file.exists():
+    if settings.database_file and not settings.database_file.exists():
         return [Finding("database", "bad", f"no file {settings.database_file}", "flowless migrate")]
-    database = Database.open(settings.database_url, busy_timeout_seconds=settings.busy_timeout_seconds)
+    database = open_database(settings)
     try:
         await require_current(database)
         head = await SqlRevocationLog(database=database).head()
     except SchemaError as error:
         return [Finding("database", "bad", str(error), "flowless migrate")]
     except TrustError as error:
-        return [Finding("database", "bad", error.message, "is the disk full, or another process writing?")]
+        return [Finding("database", "bad", error.message, _mend_storage(settings))]
     finally:
         await database.close()
     return [Finding("database", "ok", f"schema is current, log at revision {head.revision}")]

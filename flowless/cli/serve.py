@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.migrate import SchemaError, current_version, migrate
-from flowless.bootstrap import open_flowless, serve
+from flowless.bootstrap import open_database, open_flowless, serve
 from flowless.cli.common import (
     EXIT_SETTINGS,
     EXIT_STORAGE,
@@ -65,7 +64,7 @@ def _serve(config: ConfigOption = None) -> None:
 
 
 async def _migrated(settings: Settings) -> tuple[str | None, str]:
-    database = Database.open(settings.database_url, busy_timeout_seconds=settings.busy_timeout_seconds)
+    database = open_database(settings)
     try:
         before = await current_version(database)
         return before, await migrate(database)

@@ -9,7 +9,7 @@ revision R can only be read by the watcher after every row up to R.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
+from typing import Any, Final
 
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import LogHead, Revocation
@@ -18,6 +18,7 @@ from flowless.grpc.authorization import Caller
 from flowless.ports.stores import RevocationLog
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
+from trust_core import logs
 from trust_core.errors import Reason, TrustError
 from trustlayer.v1 import bridge_pb2 as pb
 
@@ -34,6 +35,7 @@ class WatchStream:
         self._log = log
         self._bridges = bridges
         self._caller = caller
+        self._logger: Any = logs.get_logger("flowless")
 
     async def serve(
         self, requests: AsyncIterator[pb.WatchRevocationsRequest]
@@ -92,7 +94,16 @@ class WatchStream:
                     return
 
     async def _can_replay(self, start: pb.WatchStart, head: LogHead) -> bool:
-        if start.log_id != head.log_id or start.last_revision > head.revision:
+        if start.log_id != head.log_id:
+            return False
+        if start.last_revision > head.revision:
+            # It has seen rows of this very log that the log does not have.
+            self._logger.error(
+                "a watcher is ahead of the log: was the database restored from a backup? "
+                "stop the replicas and run `flowless after-restore`",
+                watcher_revision=start.last_revision,
+                revision=head.revision,
+            )
             return False
         compacted_through = (await self._log.head()).compacted_through
         return start.last_revision >= compacted_through

@@ -19,6 +19,7 @@ from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import Session
 from flowless.domain.users import Profile, User, UserStatus
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
+from tests.support import databases
 from trust_core.identifiers import digest, new_bridge_id, new_session_handle, new_session_id, new_user_id
 from trust_core.modes import RequestContext, bind
 
@@ -130,7 +131,18 @@ async def sqlite_stores(file: Path) -> AsyncIterator[Stores]:
         await database.close()
 
 
-ENGINES: Final[dict[str, Factory]] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgres(_: Path) -> AsyncIterator[Stores]:
+    """Stores over a new, migrated database of this process' PostgreSQL."""
+    with databases.new_postgres_database() as url:
+        database = Database.open(url, busy_timeout_seconds=5.0)
+        try:
+            yield over(database)
+        finally:
+            await database.close()
+
+
+ENGINES: Final[dict[str, Factory]] = {"sqlite": sqlite, "postgres": postgres}
 """Every engine that has to pass `tests/conformance`."""
 
 _counter = itertools.count(1)

@@ -58,8 +58,7 @@ class SqlBridgeStore:
             .where(condition)
             .order_by(bridges.c.name, bridge_secrets.c.created_us)
         )
-        async with self._database.read() as connection:
-            found = (await connection.execute(statement)).mappings().all()
+        found = await self._database.fetch(statement)
         grouped: dict[str, _Rows] = {}
         for mapping in found:
             row = {str(key): value for key, value in mapping.items()}

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.schema import log_head, revocations
 from flowless.domain.revocations import LogHead, Revocation
+from trust_core.errors import Reason, TrustError
 
 
 class SqlRevocationLog:
@@ -20,8 +21,10 @@ class SqlRevocationLog:
 
     async def head(self) -> LogHead:
         """See the port."""
-        async with self._database.read(self._engine) as connection:
-            row = (await connection.execute(sa.select(log_head))).one()
+        found = await self._database.fetch(sa.select(log_head), engine=self._engine)
+        if not found:
+            raise TrustError(Reason.STORAGE_UNAVAILABLE, "there is no log; run `flowless migrate`")
+        (row,) = found
         return LogHead(log_id=row.log_id, revision=row.revision, compacted_through=row.compacted_through)
 
     async def after(self, revision: int, *, until: int, limit: int) -> Sequence[Revocation]:
@@ -32,6 +35,5 @@ class SqlRevocationLog:
             .order_by(revocations.c.revision)
             .limit(limit)
         )
-        async with self._database.read(self._engine) as connection:
-            found = (await connection.execute(statement)).all()
+        found = await self._database.fetch(statement, engine=self._engine)
         return [Revocation(revision=row.revision, subject=row.subject, key=row.key) for row in found]

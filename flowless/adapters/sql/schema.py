@@ -7,6 +7,7 @@ attributes are JSON text. Session ids and bridge secrets occur only as SHA-256.
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 
 metadata: Final = sa.MetaData(
     naming_convention={
@@ -17,25 +18,42 @@ metadata: Final = sa.MetaData(
     }
 )
 
+
+class _String(sa.TypeDecorator[str]):
+    """Text that may be asked for with any text.
+
+    PostgreSQL stores no NUL and refuses a statement that holds one. Nothing that is stored holds one either, since
+    the services refuse it, so a look-up with one must find nobody: it is made with a character that no identifier
+    and no canonical form can hold.
+    """
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Make the text one that every database takes."""
+        return value if value is None else value.replace("\0", "\uffff")
+
+
 users: Final = sa.Table(
     "users",
     metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("email", sa.String(254), nullable=False),
-    sa.Column("canonical_email", sa.String(254), nullable=False, unique=True),
+    sa.Column("id", _String(32), primary_key=True),
+    sa.Column("email", _String(254), nullable=False),
+    sa.Column("canonical_email", _String(254), nullable=False, unique=True),
     sa.Column("email_verified", sa.Boolean(create_constraint=False), nullable=False),
-    sa.Column("canonical_user_name", sa.String(64), unique=True),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("password_hash", sa.String(512), nullable=False),
+    sa.Column("canonical_user_name", _String(64), unique=True),
+    sa.Column("status", _String(16), nullable=False),
+    sa.Column("password_hash", _String(512), nullable=False),
     # A session is live only while its epoch equals its user's.
     sa.Column("session_epoch", sa.BigInteger, nullable=False),
-    sa.Column("user_name", sa.String(64), nullable=False),
-    sa.Column("name", sa.String(128), nullable=False),
-    sa.Column("last_name", sa.String(128), nullable=False),
-    sa.Column("phone", sa.String(32), nullable=False),
-    sa.Column("picture_url", sa.String(2048), nullable=False),
-    sa.Column("user_type", sa.String(64), nullable=False),
-    sa.Column("locale", sa.String(35), nullable=False),
+    sa.Column("user_name", _String(64), nullable=False),
+    sa.Column("name", _String(128), nullable=False),
+    sa.Column("last_name", _String(128), nullable=False),
+    sa.Column("phone", _String(32), nullable=False),
+    sa.Column("picture_url", _String(2048), nullable=False),
+    sa.Column("user_type", _String(64), nullable=False),
+    sa.Column("locale", _String(35), nullable=False),
     sa.Column("roles", sa.Text, nullable=False),
     sa.Column("attributes", sa.Text, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
@@ -46,7 +64,7 @@ sessions: Final = sa.Table(
     "sessions",
     metadata,
     sa.Column("digest", sa.LargeBinary(32), primary_key=True),
-    sa.Column("handle", sa.String(32), nullable=False, unique=True),
+    sa.Column("handle", _String(32), nullable=False, unique=True),
     sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("bound_ip", sa.LargeBinary(16), nullable=False),
@@ -54,8 +72,8 @@ sessions: Final = sa.Table(
     sa.Column("bound_device", sa.LargeBinary(32), nullable=False),
     sa.Column("bound_agent", sa.LargeBinary(32), nullable=False),
     sa.Column("methods", sa.Text, nullable=False),
-    sa.Column("device_name", sa.String(128), nullable=False),
-    sa.Column("bridge_id", sa.String(32), nullable=False),
+    sa.Column("device_name", _String(128), nullable=False),
+    sa.Column("bridge_id", _String(32), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("authenticated_us", sa.BigInteger, nullable=False),
     sa.Column("last_seen_us", sa.BigInteger, nullable=False),
@@ -70,7 +88,7 @@ log_head: Final = sa.Table(
     "log_head",
     metadata,
     sa.Column("only_row", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("log_id", sa.String(32), nullable=False),
+    sa.Column("log_id", _String(32), nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("compacted_through", sa.BigInteger, nullable=False),
 )
@@ -79,16 +97,16 @@ revocations: Final = sa.Table(
     "revocations",
     metadata,
     sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("subject", sa.String(16), nullable=False),
-    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("subject", _String(16), nullable=False),
+    sa.Column("key", _String(64), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
 )
 
 bridges: Final = sa.Table(
     "bridges",
     metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("id", _String(32), primary_key=True),
+    sa.Column("name", _String(64), nullable=False, unique=True),
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("revoked_us", sa.BigInteger),

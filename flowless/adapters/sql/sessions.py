@@ -79,14 +79,12 @@ class SqlSessionStore:
 
     async def read(self, digest: bytes) -> SessionRead:
         """See the port. One statement, hence one snapshot."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_READ, {"digest": digest})).mappings().one()
+        (row,) = await self._database.fetch(_READ, {"digest": digest})
         return _session_read(row)
 
     async def read_many(self, digests: Sequence[bytes]) -> Mapping[bytes, SessionRead]:
         """See the port. One statement, hence one snapshot."""
-        async with self._database.read() as connection:
-            found = (await connection.execute(_READ_MANY, {"digests": list(digests)})).mappings().all()
+        found = await self._database.fetch(_READ_MANY, {"digests": list(digests)})
         return {bytes(row["s_digest"]): _session_read(row) for row in found}
 
     async def revoke(self, digest: bytes, *, now: datetime) -> int:
@@ -171,8 +169,7 @@ class SqlSessionStore:
                     sa.and_(sessions.c.created_us == created, sessions.c.handle < handle),
                 )
             )
-        async with self._database.read() as connection:
-            found = (await connection.execute(statement)).mappings().all()
+        found = await self._database.fetch(statement)
         return [rows.session_of({str(key): value for key, value in row.items()}) for row in found]
 
     async def touch(self, activities: Sequence[SessionActivity], *, now: datetime, interval_seconds: float) -> None:
@@ -180,7 +177,8 @@ class SqlSessionStore:
         updates = [
             {"b_digest": a.digest, "b_seen": to_us(now - a.idle_for), "b_limit": to_us(now - a.idle_for - interval)}
             for interval in (timedelta(seconds=interval_seconds),)
-            for a in activities
+            # In one order, so that two reports at once never wait for each other.
+            for a in sorted(activities, key=lambda activity: activity.digest)
         ]
         if not updates:
             return

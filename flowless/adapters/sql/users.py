@@ -63,10 +63,10 @@ class SqlUserStore:
         return await self._find(users.c.canonical_user_name == canonical_user_name)
 
     async def _find(self, condition: sa.ColumnElement[bool]) -> Credentials | None:
-        async with self._database.read() as connection:
-            row = (await connection.execute(sa.select(users).where(condition))).mappings().first()
-        if row is None:
+        found = await self._database.fetch(sa.select(users).where(condition))
+        if not found:
             return None
+        row = found[0]
         return Credentials(
             user=rows.user_of(_plain(row)), password_hash=row["password_hash"], epoch=row["session_epoch"]
         )
@@ -74,8 +74,7 @@ class SqlUserStore:
     async def list(self, *, after: str, limit: int) -> Sequence[User]:
         """See the port."""
         statement = sa.select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
-        async with self._database.read() as connection:
-            found = (await connection.execute(statement)).mappings().all()
+        found = await self._database.fetch(statement)
         return [rows.user_of(_plain(row)) for row in found]
 
     async def update(
