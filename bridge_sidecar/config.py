@@ -50,7 +50,8 @@ class SidecarConfig:
 
     socket_path: str = DEFAULT_SOCKET
     upstream: str = "127.0.0.1:7600"
-    """`host:port`, `[v6]:port`, or `unix:/path`. Plaintext only goes to loopback and Unix sockets."""
+    """`host:port`, `[v6]:port`, several IP addresses with ports between commas, or `unix:/path`. Plaintext only goes
+    to loopback and Unix sockets."""
     upstream_ca_file: str | None = None
     """PEM file of the CAs that may vouch for Flowless. Set, it turns TLS on."""
     insecure_upstream: bool = False
@@ -274,20 +275,44 @@ def _inconsistent(config: SidecarConfig) -> list[str]:
 def _upstream_problems(config: SidecarConfig) -> list[str]:
     if config.upstream.startswith("unix:/"):
         return ["upstream_ca_file: no TLS over a Unix socket; leave it out"] if config.upstream_ca_file else []
-    host, colon, port = config.upstream.rpartition(":")
-    if not colon or not host or "/" in host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+    addresses = config.upstream.split(",")
+    hosts = [_host_of(address) for address in addresses]
+    if not all(hosts):
         return ["upstream: must be host:port, [v6]:port or unix:/absolute/path"]
+    if len(addresses) > 1 and (config.upstream_ca_file is not None or not _of_one_family(hosts)):
+        return [
+            "upstream: several addresses must be IP addresses of one family, without TLS; "
+            "with TLS, or by name, use one name that resolves to all of them"
+        ]
+    return _trust_problems(config, hosts)
+
+
+def _trust_problems(config: SidecarConfig, hosts: list[str]) -> list[str]:
     if config.upstream_ca_file is not None:
         if config.insecure_upstream:
             return ["insecure_upstream: contradicts upstream_ca_file; leave one out"]
         if not Path(config.upstream_ca_file).is_file():
             return ["upstream_ca_file: no such file"]
-    elif not config.insecure_upstream and not _is_loopback(host.strip("[]")):
+    elif not config.insecure_upstream and not all(map(_is_loopback, hosts)):
         return [
             "upstream: is not loopback, so the bridge secret would be readable on the way; set upstream_ca_file, "
             "or insecure_upstream = true if something else encrypts"
         ]
     return []
+
+
+def _host_of(address: str) -> str:
+    """Host of `host:port`; empty when it is none."""
+    host, _, port = address.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+    return host.strip("[]") if is_port and "/" not in host else ""
+
+
+def _of_one_family(hosts: list[str]) -> bool:
+    try:
+        return len({ipaddress.ip_address(host).version for host in hosts}) == 1
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,9 +1,12 @@
 """Everything that goes to Flowless: the channel, the credential on each call, deadlines, and what errors mean.
 
-No call is retried here. A validation is asked again by the app, who knows its own deadline; a relayed call may not
-be safe to repeat; the watch has its own backoff. The channel reconnects by itself, with a short capped backoff.
+A validation that a replica could not take (it is gone, or about to go) is asked again at once, of another replica if
+there is one, a few times within its own deadline: it has no side effects, and a rolling restart of Flowless must not
+be seen by an app. Nothing else is retried here: a relayed call may not be safe to repeat, and the watch has its own
+backoff. The channel reconnects by itself, with a short capped backoff, and spreads calls over all addresses.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,7 @@ _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),  # a proxy from the environment would see the credential of a plaintext channel
     ("grpc.service_config_disable_resolution", 1),
+    ("grpc.lb_policy_name", "round_robin"),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -53,6 +57,8 @@ _KEPT: Final = {
 }
 _NOT_FLOWLESS: Final = "what answers at the configured address is not a Flowless that validates sessions"
 _REPORT_TIMEOUT_SECONDS: Final = 5.0
+_PAUSES_SECONDS: Final = (0.005, 0.05)
+"""Before asking another replica."""
 
 
 def refuses_bridge(error: grpc.RpcError) -> bool:
@@ -64,9 +70,19 @@ def refuses_bridge(error: grpc.RpcError) -> bool:
     return reason in _REFUSALS or (not reason and error.code() in _REFUSING_CODES)
 
 
+def _not_taken(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the replica did not work on the call: it cannot be reached, or is about to stop."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and grpc_edge.reason_of(error) in ("", Reason.DRAINING)
+
+
 def open_channel(address: str, *, ca_file: str | None) -> grpc.aio.Channel:
-    """Open a channel to Flowless, with TLS when a CA file is configured. Does not connect yet."""
+    """Open a channel to Flowless, with TLS when a CA file is configured. Does not connect yet.
+
+    The address is one, or several IP addresses with ports between commas.
+    """
     if ca_file is None:
+        if "," in address:
+            address = f"{'ipv6' if '[' in address else 'ipv4'}:{address}"
         return grpc.aio.insecure_channel(address, options=_OPTIONS)
     credentials = grpc.ssl_channel_credentials(Path(ca_file).read_bytes())
     return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
@@ -114,15 +130,29 @@ class Upstream:
         """See `validator.SessionSource`. The mode stays unspecified, so the answer carries the binding."""
         request = bridge_pb2.ValidateSessionRequest(session_id=session_id, min_revision=min_revision)
         try:
-            response = await self._bridge.ValidateSession(
-                request, timeout=timeout_seconds, metadata=self._credential()
-            )
+            response = await self._ask_a_replica(request, timeout_seconds)
         except grpc.aio.AioRpcError as error:
             problem = self.explain(error)
             if problem.reason is Reason.NOT_IMPLEMENTED:
                 problem = TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_FLOWLESS)
             raise problem from None
         return _answer(_understood(response))
+
+    async def _ask_a_replica(
+        self, request: bridge_pb2.ValidateSessionRequest, timeout_seconds: float
+    ) -> bridge_pb2.ValidateSessionResponse:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_seconds
+        for pause in (*_PAUSES_SECONDS, None):
+            try:
+                return await self._bridge.ValidateSession(
+                    request, timeout=max(0.0, ends - loop.time()), metadata=self._credential()
+                )
+            except grpc.aio.AioRpcError as error:
+                if pause is None or not _not_taken(error) or loop.time() + pause >= ends:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def report_activity(self, uses: Sequence[SessionUse]) -> Sequence[SessionIdle]:
         """See `activity.ActivityReceiver`."""

@@ -147,13 +147,20 @@ class Bridges:
             return bridge
         # A call that comes after a revocation never shares a look-up that began before it.
         key = (bridge_id, self._forgotten)
-        look_up = self._look_ups.get(key)
-        if look_up is None:
-            if bridge_id not in self._cache and len(self._look_ups) >= _MAX_LOOK_UPS:
-                raise _too_many_strangers()
-            look_up = self._look_ups[key] = asyncio.ensure_future(self._look_up(bridge_id, self._forgotten))
-            look_up.add_done_callback(lambda done: self._looked_up(key, done))
-        return await asyncio.shield(look_up)
+        shared = self._look_ups.get(key)
+        if shared is not None:
+            try:
+                return await asyncio.shield(shared)
+            except TrustError:
+                pass  # it began before this call: storage may be back by now
+        return await asyncio.shield(self._look_ups.get(key) or self._begin_look_up(key))
+
+    def _begin_look_up(self, key: tuple[str, int]) -> asyncio.Future[Bridge | None]:
+        if key[0] not in self._cache and len(self._look_ups) >= _MAX_LOOK_UPS:
+            raise _too_many_strangers()
+        look_up = self._look_ups[key] = asyncio.ensure_future(self._look_up(*key))
+        look_up.add_done_callback(lambda done: self._looked_up(key, done))
+        return look_up
 
     async def _look_up(self, bridge_id: str, forgotten: int) -> Bridge | None:
         if bridge_id in self._cache:

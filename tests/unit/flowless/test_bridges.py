@@ -25,13 +25,17 @@ class CountingStore:
     def __init__(self, store: BridgeStore) -> None:
         self._store = store
         self.reads = 0
+        self.error: TrustError | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def get(self, bridge_id: str) -> Bridge | None:
         self.reads += 1
+        error = self.error
         found = await self._store.get(bridge_id)
         await self.gate.wait()
+        if error is not None:
+            raise error
         return found
 
     async def add(self, bridge: Bridge) -> None:
@@ -271,3 +275,21 @@ async def test_a_call_after_a_revocation_does_not_share_a_read_from_before_it(
     with pytest.raises(TrustError) as caught:
         await asyncio.wait_for(after, 20)
     assert caught.value.reason is Reason.BRIDGE_CREDENTIAL_REFUSED
+
+
+async def test_a_call_that_shared_a_look_up_from_before_storage_came_back_is_answered(
+    bridges: Bridges, store: CountingStore, shop: NewSecret
+) -> None:
+    store.gate.clear()
+    store.error = TrustError(Reason.STORAGE_UNAVAILABLE, "down")
+    before = asyncio.ensure_future(bridges.authenticate(shop.secret))
+    while not store.reads:
+        await asyncio.sleep(0)
+    store.error = None
+    after = asyncio.ensure_future(bridges.authenticate(shop.secret))
+    await asyncio.sleep(0.02)
+    store.gate.set()
+    with pytest.raises(TrustError) as caught:
+        await asyncio.wait_for(before, 20)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert (await asyncio.wait_for(after, 20)).id == shop.bridge.id

@@ -105,7 +105,32 @@ def test_plaintext_may_leave_this_machine_only_when_that_is_said(upstream: str) 
     assert _load(UPSTREAM=upstream, INSECURE_UPSTREAM="true").insecure_upstream
 
 
-@pytest.mark.parametrize("upstream", ["", "host", "host:", ":1", "host:0", "host:99999", "dns:///h:1", "unix:rel"])
+@pytest.mark.parametrize("upstream", ["127.0.0.1:1,127.0.0.1:2", "[::1]:1,[::1]:2,[::1]:3"])
+def test_several_replicas_may_be_named_by_their_addresses(upstream: str) -> None:
+    assert _load(UPSTREAM=upstream).upstream == upstream
+
+
+@pytest.mark.parametrize("upstream", ["127.0.0.1:1,[::1]:2", "localhost:1,localhost:2", "127.0.0.1:1,flowless:2"])
+def test_names_and_families_are_not_mixed_among_several_addresses(upstream: str) -> None:
+    assert "IP addresses of one family" in _problems(UPSTREAM=upstream, INSECURE_UPSTREAM="true")
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        "127.0.0.1:1,",
+        ",",
+        "127.0.0.1:1,,127.0.0.1:2",
+        "",
+        "host",
+        "host:",
+        ":1",
+        "host:0",
+        "host:99999",
+        "dns:///h:1",
+        "unix:rel",
+    ],
+)
 def test_an_upstream_that_is_no_address_is_refused(upstream: str) -> None:
     assert "upstream: must be host:port" in _problems(UPSTREAM=upstream, INSECURE_UPSTREAM="true")
 

@@ -1,0 +1,138 @@
+"""Two replicas over PostgreSQL and three sidecars, all real processes: any call may land anywhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support.flowless import Client
+from tests.support.replicas import STALENESS_SECONDS, Deployment, Load, deployment, outcome
+from tests.support.system import PASSWORD
+from trustlayer.v1 import types_pb2
+
+pytestmark = pytest.mark.timeout(120)
+ENOUGH_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def deployed(module_dir: Path) -> Iterator[Deployment]:
+    with deployment(module_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def clients(deployed: Deployment) -> Iterator[list[Client]]:
+    """A bridge on each replica, past the sidecars."""
+    with ExitStack() as stack:
+        yield [
+            Client(stack.enter_context(grpc.insecure_channel(replica.address)), deployed.secret)
+            for replica in deployed.replicas
+        ]
+
+
+@pytest.fixture
+def session_ids(clients: list[Client]) -> list[str]:
+    """Twenty sessions of ten users."""
+    users = [clients[0].register() for _ in range(10)]
+    return [clients[number % 2].log_in(users[number % 10]).session_id for number in range(20)]
+
+
+def wait_until_active(deployed: Deployment, session_ids: list[str]) -> None:
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    for app in deployed.apps:
+        for session_id in session_ids:
+            while outcome(app, session_id) != "ACTIVE":
+                assert time.monotonic() < deadline
+
+
+def test_a_session_created_on_one_replica_is_valid_on_the_other_and_on_every_sidecar_at_once(
+    deployed: Deployment, clients: list[Client]
+) -> None:
+    for here, there in ((0, 1), (1, 0)):
+        login = clients[here].log_in(clients[there].register())
+        assert clients[there].denial(login.session_id) == ""
+        assert [outcome(app, login.session_id) for app in deployed.apps] == ["ACTIVE"] * 3
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_revoke_on_one_replica_is_refused_everywhere_within_the_bound(
+    deployed: Deployment, clients: list[Client], session_ids: list[str], replica: int
+) -> None:
+    wait_until_active(deployed, session_ids)
+    login = clients[replica].new_session()
+    for app in deployed.apps:
+        assert outcome(app, login.session_id) == "ACTIVE"
+    revision = clients[replica].revoke(login.session.handle)
+    returned = time.monotonic()
+    assert clients[1 - replica].denial(login.session_id) == "REVOKED"
+    answer = deployed.apps[0].validate(login.session_id, min_revision=revision)
+    assert answer.denial.reason == types_pb2.DENIAL_REASON_REVOKED
+    for app in deployed.apps:
+        while True:
+            started = time.monotonic()
+            if outcome(app, login.session_id) == "REVOKED":
+                break
+            assert started < returned + STALENESS_SECONDS
+    assert [outcome(app, session_ids[0]) for app in deployed.apps] == ["ACTIVE"] * 3
+
+
+def test_a_rolling_restart_of_all_replicas_fails_no_validation_of_a_valid_session(
+    deployed: Deployment, session_ids: list[str]
+) -> None:
+    wait_until_active(deployed, session_ids)
+    load = Load(deployed.apps, session_ids)
+    with load.running():
+        time.sleep(0.5)
+        for replica in deployed.replicas:
+            assert replica.stop() == 0
+            replica.start()
+            time.sleep(1.0)
+    assert load.other_than_active() == []
+    assert {validation.app for validation in load.seen} == {0, 1, 2}
+
+
+def test_a_killed_replica_fails_no_validation_of_a_valid_session(
+    deployed: Deployment, session_ids: list[str]
+) -> None:
+    wait_until_active(deployed, session_ids)
+    load = Load(deployed.apps, session_ids)
+    with load.running():
+        time.sleep(0.3)
+        deployed.replicas[0].kill()
+        time.sleep(1.5)
+        deployed.replicas[0].start()
+        time.sleep(0.5)
+    assert load.other_than_active() == []
+
+
+def test_postgres_that_restarts_costs_answers_only_while_it_is_down(
+    deployed: Deployment, clients: list[Client], session_ids: list[str]
+) -> None:
+    wait_until_active(deployed, session_ids)
+    doomed = clients[0].new_session()
+    wait_until_active(deployed, [doomed.session_id])
+    load = Load(deployed.apps, session_ids)
+    with load.running():
+        time.sleep(0.3)
+        clients[0].revoke(doomed.session.handle)
+        down = time.monotonic()
+        deployed.postgres.stop()
+        time.sleep(STALENESS_SECONDS + 0.5)
+        deployed.postgres.start()
+        up = time.monotonic()
+        assert outcome(deployed.apps[2], session_ids[0]) == "ACTIVE", "the first call after it is back is answered"
+        time.sleep(1.5)
+    failed = load.other_than_active()
+    assert {validation.outcome.partition(":")[0] for validation in failed} == {"UNAVAILABLE"}
+    assert [v for v in failed if not down <= v.started < up] == []
+    assert [outcome(app, doomed.session_id) for app in deployed.apps] == ["REVOKED"] * 3
+    wait_until_active(deployed, session_ids)
+
+
+def test_users_of_one_replica_are_users_of_the_other(clients: list[Client]) -> None:
+    user = clients[0].register(user_name="grace.h")
+    assert clients[1].log_in(user).session.user.id == user.id
+    assert PASSWORD not in str(user)
