@@ -19,7 +19,7 @@ from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
 from bridge_sidecar.upstream import Upstream, open_channel
 from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
-from trust_core.clock import Clock, SystemClock
+from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
 from trust_core.version import __version__
 
 _LAST_REPORT_SECONDS = 1.0
@@ -55,7 +55,10 @@ class Sidecar:
             secret = _secret(config, clock)
             allowed = relaying.resolve(config.relay)
             self.upstream = Upstream(
-                channel=open_channel(config.upstream, ca_file=config.upstream_ca_file), secret=secret
+                channel=open_channel(config.upstream, ca_file=config.upstream_ca_file),
+                secret=secret,
+                # An answer is accepted until the upstream timeout is over: with this age on top it is at the bound.
+                tolerated_age_ns=config.max_staleness_ns - round(config.upstream_timeout_seconds * NS_PER_SECOND),
             )
         except (SecretError, relaying.UnknownMethodError, OSError) as error:
             raise ConfigError(str(error)) from None

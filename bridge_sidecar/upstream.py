@@ -99,8 +99,10 @@ class RelayedResponse:
 class Upstream:
     """Flowless, as the rest of the sidecar sees it. Errors leave as `TrustError`, except from `relay` and `watch`."""
 
-    def __init__(self, *, channel: grpc.aio.Channel, secret: SecretSource) -> None:
+    def __init__(self, *, channel: grpc.aio.Channel, secret: SecretSource, tolerated_age_ns: int = 0) -> None:
+        """`tolerated_age_ns`: how old an answer may be when the question arrives, see ARCHITECTURE's guarantee."""
         self._channel = channel
+        self._tolerated_age = _duration(tolerated_age_ns)
         self._secret = secret
         self._bridge = bridge_pb2_grpc.BridgeServiceStub(channel)
         self._relayed: dict[str, Any] = {}
@@ -128,7 +130,9 @@ class Upstream:
 
     async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
         """See `validator.SessionSource`. The mode stays unspecified, so the answer carries the binding."""
-        request = bridge_pb2.ValidateSessionRequest(session_id=session_id, min_revision=min_revision)
+        request = bridge_pb2.ValidateSessionRequest(
+            session_id=session_id, min_revision=min_revision, max_staleness=self._tolerated_age
+        )
         try:
             response = await self._ask_a_replica(request, timeout_seconds)
         except grpc.aio.AioRpcError as error:

@@ -4,12 +4,15 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
+from flowless.adapters.redis.connect import connect
+from flowless.adapters.redis.payload import PayloadSealer
+from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.migrate import require_current
@@ -24,8 +27,11 @@ from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.server import FlowlessServer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.ports.session_tier import NoSessionTier, SessionTier
 from flowless.services.bridges import Bridges
+from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
+from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
 from flowless.services.users import Users
 from trust_core import logs
@@ -45,6 +51,9 @@ class Flowless:
     users: Users
     sessions: Sessions
     bridges: Bridges
+    tail: RevocationTail
+    recent: RecentRevocations
+    tiers: SessionTiers
 
 
 def open_database(settings: Settings) -> Database:
@@ -58,27 +67,49 @@ def open_database(settings: Settings) -> Database:
 
 
 @asynccontextmanager
-async def open_flowless(settings: Settings, *, check_schema: bool = True) -> AsyncIterator[Flowless]:
-    """Build the services; close the database and the hashing pool at the end.
+async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIterator[Flowless]:
+    """Build the services; close database, Redis and the hashing pool at the end. Commands need no Redis.
 
-    Raises SchemaError when the database's schema is not the one needed.
+    Raises SchemaError when the database's schema is not the one needed, ConfigError for files that cannot be used.
     """
     clock = SystemClock()
-    database = open_database(settings)
-    hasher = Argon2PasswordHasher(profile=settings.password_profile, max_waiting=settings.hashing_queue)
-    try:
-        if check_schema:
-            await require_current(database)
+    async with AsyncExitStack() as closing:
+        hasher = Argon2PasswordHasher(profile=settings.password_profile, max_waiting=settings.hashing_queue)
+        closing.callback(hasher.close)
+        database = open_database(settings)
+        closing.push_async_callback(database.close)
+        await require_current(database)
         user_store = SqlUserStore(database=database)
         users = Users(
             store=user_store, hasher=hasher, addresses=LibraryEmailAddresses(), clock=clock, random=os.urandom
         )
+        limits = SessionLimits(absolute=settings.session_absolute, idle=settings.session_idle)
+        store = SqlSessionStore(database=database)
+        tail = RevocationTail(
+            log=SqlRevocationLog(database=database, engine=database.tail_reader),
+            clock=clock,
+            poll_interval=settings.poll_seconds,
+            min_spacing=settings.min_read_spacing_seconds,
+            max_subscriptions=settings.max_watchers,
+        )
+        recent = RecentRevocations()
+        tiers = SessionTiers(
+            store=store,
+            tier=_session_tier(settings, clock) if serving else NoSessionTier(),
+            recent=recent,
+            tail=tail,
+            limits=limits,
+            max_ttl_seconds=settings.redis_ttl_seconds,
+            clock=clock,
+        )
+        closing.push_async_callback(tiers.close)
         sessions = Sessions(
-            store=SqlSessionStore(database=database),
+            store=store,
+            reads=tiers,
             user_store=user_store,
             users=users,
             hasher=hasher,
-            limits=SessionLimits(absolute=settings.session_absolute, idle=settings.session_idle),
+            limits=limits,
             activity_interval=timedelta(seconds=settings.activity_interval_seconds),
             clock=clock,
             random=os.urandom,
@@ -91,10 +122,21 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
             users=users,
             sessions=sessions,
             bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
+            tail=tail,
+            recent=recent,
+            tiers=tiers,
         )
-    finally:
-        await database.close()
-        hasher.close()
+
+
+def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
+    if settings.redis_url is None:
+        return NoSessionTier()
+    return RedisSessionTier(
+        client=connect(settings.redis_url, max_connections=MAX_CONNECTIONS),
+        sealer=PayloadSealer(keys=settings.redis_keys()),
+        timeout_seconds=settings.redis_timeout_seconds,
+        clock=clock,
+    )
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
@@ -104,18 +146,16 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
     log = logs.get_logger("flowless")
-    async with open_flowless(settings) as flowless:
-        tail = RevocationTail(
-            log=SqlRevocationLog(database=flowless.database, engine=flowless.database.tail_reader),
-            clock=flowless.clock,
-            poll_interval=settings.poll_seconds,
-            min_spacing=settings.min_read_spacing_seconds,
-            max_subscriptions=settings.max_watchers,
-        )
+    async with open_flowless(settings, serving=True) as flowless:
+        tail = flowless.tail
         flowless.database.when_log_written(tail.wake)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
         tail.listen(flowless.bridges.on_revocation)
+        tail.listen(flowless.recent.on_revocation)
+        tail.listen(flowless.tiers.on_revocation)
+        tail.when_started_over(flowless.recent.start_over)
         await tail.start()
+        await flowless.recent.load(flowless.log, tail.position)
         server = FlowlessServer(
             bridges=flowless.bridges,
             identity=IdentityServicer(users=flowless.users),

@@ -1,5 +1,6 @@
 """Settings of Flowless: from the environment (`FLOWLESS_…`) over an optional TOML file, checked once, then frozen."""
 
+import base64
 import ipaddress
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from flowless.adapters.argon2_hasher import PROFILES, TESTING_PROFILE
+from flowless.adapters.redis.connect import problem_of
+from flowless.adapters.redis.payload import KEY_BYTES
 
 
 class ConfigError(Exception):
@@ -28,6 +31,14 @@ class Settings(BaseSettings):
     )
     database_password_file: Path | None = Field(None, description="holds PostgreSQL's password, instead of the URL")
     database_pool_size: int = Field(8, ge=1, le=1_000, description="PostgreSQL connections of one process for reads")
+    redis_url: str | None = Field(
+        None,
+        repr=False,  # may hold a password
+        description="redis://, rediss://, unix:///path, redis+sentinel://h:p,h:p/service, redis+cluster://h:p,h:p",
+    )
+    redis_key_file: Path | None = Field(None, description="keys that seal what Redis holds; needed with redis_url")
+    redis_timeout_seconds: float = Field(0.005, gt=0, le=0.1, description="how long a call waits for Redis")
+    redis_ttl_seconds: int = Field(3_600, ge=1, le=86_400, description="entries of Redis live at most this long")
     listen: str = Field("127.0.0.1:7600", description="host:port, [v6]:port, or unix:/path")
     tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback")
     tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file")
@@ -85,6 +96,14 @@ class Settings(BaseSettings):
             "in a password, @ : / ? # are written as %40 %3A %2F %3F %23"
         )
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, url: str | None) -> str | None:
+        problem = None if url is None else problem_of(url)
+        if problem is not None:
+            raise ValueError(problem)
+        return url
+
     @field_validator("listen")
     @classmethod
     def _known_address(cls, listen: str) -> str:
@@ -108,6 +127,10 @@ class Settings(BaseSettings):
             raise ValueError("password_profile 'testing' is worthless on purpose and needs testing = true")
         if self.database_password_file is not None and self.database_file is not None:
             raise ValueError("database_password_file is for PostgreSQL; SQLite has no password")
+        if self.redis_url is not None and self.redis_key_file is None:
+            raise ValueError(
+                "redis_url needs redis_key_file, a file that all replicas share: openssl rand -base64 32 > FILE"
+            )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
         if self.tls_cert_file is None and not self.insecure_listen and not self.is_local:
@@ -153,6 +176,22 @@ class Settings(BaseSettings):
         """File of the SQLite database; `None` for a database server."""
         prefix = "sqlite:///"
         return Path(self.database_url.removeprefix(prefix)) if self.database_url.startswith(prefix) else None
+
+    def redis_keys(self) -> list[bytes]:
+        """Read the keys of the Redis tier, the first of which seals. Raises ConfigError."""
+        path = self.redis_key_file
+        if path is None:
+            return []
+        try:
+            keys = [base64.b64decode(line, validate=True) for line in path.read_text().split()]
+        except (OSError, ValueError):
+            keys = []
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
+            raise ConfigError(
+                f"redis_key_file: {path} must hold one or more lines of {KEY_BYTES} random bytes as base64; "
+                f"make one with: openssl rand -base64 {KEY_BYTES} > FILE"
+            )
+        return keys
 
     def database_password(self) -> str | None:
         """Read the password file. Raises ConfigError."""

@@ -38,6 +38,7 @@ def settings_from(config: Path | None, **overrides: Any) -> Settings:
     try:
         settings = load(config, **overrides)
         settings.database_password()  # readable now: whoever needs it later finds it so
+        settings.redis_keys()
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
     logs.configure(level=settings.log_level, style=settings.log_format)

@@ -59,6 +59,7 @@ def _findings(config: Path | None) -> list[Finding]:
     try:
         settings = load(config)
         settings.database_password()
+        settings.redis_keys()
     except ConfigError as error:
         return [
             Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")

@@ -32,20 +32,23 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
     ) -> pb.ValidateSessionResponse:
         """See the proto."""
         mode = convert.mode(request.mode)
+        fields = Fields()
+        max_staleness = convert.time_delta("max_staleness", request.max_staleness, fields)
+        fields.refuse()
         answer = await self._sessions.validate(
             request.session_id,
             mode=mode,
             context=convert.context(request.context),
             min_revision=request.min_revision,
+            max_staleness=max_staleness,
         )
         if isinstance(answer.result, ActiveSession):
             active, denial = convert.cacheable(answer.result, with_binding=mode is None), None
         else:
             active, denial = None, convert.denial(answer.result)
+        tier = types_pb2.TIER_REDIS if answer.from_tier else types_pb2.TIER_DATABASE
         malformed = answer.result is DenialReason.MALFORMED
-        freshness = types_pb2.Freshness(
-            tier=types_pb2.TIER_NONE if malformed else types_pb2.TIER_DATABASE, revision=answer.revision
-        )
+        freshness = types_pb2.Freshness(tier=types_pb2.TIER_NONE if malformed else tier, revision=answer.revision)
         return pb.ValidateSessionResponse(active=active, denial=denial, freshness=freshness)
 
     async def WatchRevocations(

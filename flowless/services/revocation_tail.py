@@ -123,6 +123,8 @@ class RevocationTail:
         self._waiters: list[asyncio.Future[LogHead]] = []
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Revocation], None]] = []
+        self._start_over_listeners: list[Callable[[LogHead], None]] = []
+        self._read_began_ns = 0
         self._draining = False
         self.reads = 0
         self.failing = False
@@ -137,6 +139,15 @@ class RevocationTail:
         """How many subscriptions are open."""
         return len(self._subscriptions)
 
+    @property
+    def read_began_ns(self) -> int:
+        """When the read began that found the present position, by `Clock.elapsed_ns`: how old our knowledge is."""
+        return self._read_began_ns
+
+    def when_started_over(self, listener: Callable[[LogHead], None]) -> None:
+        """Call the listener, in the event loop, when rows were missed or the log is another one."""
+        self._start_over_listeners.append(listener)
+
     def listen(self, listener: Callable[[Revocation], None]) -> None:
         """Call the listener with every row from now on, in the event loop, before any watcher is told."""
         self._listeners.append(listener)
@@ -147,7 +158,9 @@ class RevocationTail:
 
     async def start(self) -> None:
         """Take position at the log's end. Raises what storage raises."""
+        began_ns = self._clock.elapsed_ns()
         self._position = await self._log.head()
+        self._read_began_ns = began_ns
 
     async def run(self) -> None:
         """Tail the log until cancelled. Storage that fails is retried at the polling interval."""
@@ -215,14 +228,15 @@ class RevocationTail:
 
     async def _read(self) -> None:
         self.reads += 1
+        began_ns = self._clock.elapsed_ns()
         head = await self._log.head()
         if head.log_id != self._position.log_id or head.revision < self._position.revision:
-            self._start_over(head)
+            self._start_over(head, began_ns)
             return
         while self._position.revision < head.revision:
             rows = await self._log.after(self._position.revision, until=head.revision, limit=PAGE)
             if not rows or rows[0].revision != self._position.revision + 1:
-                self._start_over(head)
+                self._start_over(head, began_ns)
                 return
             for row in rows:
                 self._publish(row)
@@ -230,6 +244,7 @@ class RevocationTail:
                 log_id=head.log_id, revision=rows[-1].revision, compacted_through=head.compacted_through
             )
         self._position = head
+        self._read_began_ns = began_ns
 
     def _publish(self, row: Revocation) -> None:
         for listener in self._listeners:
@@ -241,11 +256,14 @@ class RevocationTail:
             else:
                 subscription.put(row)
 
-    def _start_over(self, head: LogHead) -> None:
+    def _start_over(self, head: LogHead, began_ns: int) -> None:
         """Another log, or rows that we missed are gone: nobody can be told what happened, so everybody replays."""
         for subscription in list(self._subscriptions):
             subscription.close(TrustError(Reason.DRAINING, "the log cannot be followed; open a new stream"))
+        for listener in self._start_over_listeners:
+            listener(head)
         self._position = head
+        self._read_began_ns = began_ns
 
 
 def _settle(waiters: list[asyncio.Future[LogHead]], outcome: LogHead | TrustError) -> None:

@@ -11,6 +11,7 @@ from flowless.domain.sessions import ActiveSession, Session, SessionActivity, Se
 from flowless.domain.users import UserStatus
 from flowless.ports.passwords import PasswordHasher
 from flowless.ports.stores import Credentials, SessionStore, UserStore
+from flowless.services.session_tiers import SessionReads
 from flowless.services.users import Users, check_login, check_user_id, checked_page_size
 from trust_core import modes
 from trust_core.clock import Clock
@@ -27,6 +28,7 @@ from trust_core.identifiers import (
 from trust_core.modes import DenialReason, RequestContext, ValidationMode
 
 MAX_ACTIVITIES: Final = 1000
+MAX_STALENESS: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class Validation:
 
     result: ActiveSession | DenialReason
     revision: int
+    from_tier: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class Sessions:
         self,
         *,
         store: SessionStore,
+        reads: SessionReads,
         user_store: UserStore,
         users: Users,
         hasher: PasswordHasher,
@@ -70,6 +74,7 @@ class Sessions:
         random: RandomBytes,
     ) -> None:
         self._store = store
+        self._reads = reads
         self._user_store = user_store
         self._users = users
         self._hasher = hasher
@@ -150,22 +155,34 @@ class Sessions:
         return stored.password_hash
 
     async def validate(
-        self, session_id: str, *, mode: ValidationMode | None, context: RequestContext, min_revision: int
+        self,
+        session_id: str,
+        *,
+        mode: ValidationMode | None,
+        context: RequestContext,
+        min_revision: int,
+        max_staleness: timedelta = timedelta(0),
     ) -> Validation:
         """Say whether a session is active; with a mode also whether it is for this request.
 
         Errors: INVALID_FIELD; REVISION_NOT_REACHED when the log has not reached `min_revision`. A malformed id is
-        denied without a look at storage, with revision 0.
+        denied without a look at storage, with revision 0. `max_staleness` is how old the answer may be; 0 asks the
+        database.
         """
         fields = Fields()
         check_context(context, fields)
         if min_revision < 0:
             fields.add("min_revision", "0 or more")
+        if not timedelta(0) <= max_staleness <= MAX_STALENESS:
+            fields.add("max_staleness", f"0 to {MAX_STALENESS.total_seconds():g} seconds")
         fields.refuse()
         key = session_digest(session_id)
         if key is None:
             return Validation(result=DenialReason.MALFORMED, revision=0)
-        read = await self._store.read(key)
+        found = await self._reads.read(
+            key, min_revision=min_revision, max_staleness_ns=max_staleness // timedelta(microseconds=1) * 1000
+        )
+        read = found.read
         if read.revision < min_revision:
             raise TrustError(
                 Reason.REVISION_NOT_REACHED, f"the log is at revision {read.revision}, before the one asked for"
@@ -175,7 +192,7 @@ class Sessions:
             reason = modes.check(mode, result.session.binding, context)
             if reason is not None:
                 result = reason
-        return Validation(result=result, revision=read.revision)
+        return Validation(result=result, revision=read.revision, from_tier=found.from_tier)
 
     async def log_out(self, session_id: str) -> int:
         """Revoke by session id; idempotent. Errors: INVALID_FIELD."""

@@ -1,16 +1,18 @@
-"""Two replicas over PostgreSQL and three sidecars, all real processes: any call may land anywhere."""
+"""Two replicas over PostgreSQL and Redis, and three sidecars, all real processes: any call may land anywhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.support.flowless import Client
 from tests.support.replicas import STALENESS_SECONDS, Deployment, Load, deployment, outcome
-from tests.support.system import PASSWORD
+from tests.support.system import PASSWORD, App
+from trust_core.identifiers import digest
 from trustlayer.v1 import types_pb2
 
 pytestmark = pytest.mark.timeout(120)
@@ -136,3 +138,84 @@ def test_users_of_one_replica_are_users_of_the_other(clients: list[Client]) -> N
     user = clients[0].register(user_name="grace.h")
     assert clients[1].log_in(user).session.user.id == user.id
     assert PASSWORD not in str(user)
+
+
+def from_redis(app: App, session_ids: Sequence[str]) -> bool:
+    """Whether Redis answers for one of them now; only the sidecar without room asks."""
+    return any(app.validate(session_id).freshness.tier == types_pb2.TIER_REDIS for session_id in session_ids)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def test_redis_that_is_killed_hangs_or_is_flushed_fails_no_validation_and_revives_no_session(
+    deployed: Deployment, clients: list[Client], session_ids: list[str]
+) -> None:
+    wait_until_active(deployed, session_ids)
+    wait_until(lambda: from_redis(deployed.apps[2], session_ids))
+    doomed = [clients[number % 2].new_session() for number in range(3)]
+    wait_until_active(deployed, [login.session_id for login in doomed])
+    load = Load(deployed.apps, session_ids)
+    with load.running():
+        time.sleep(0.2)
+        deployed.redis.pause()
+        clients[0].revoke(doomed[0].session.handle)
+        time.sleep(0.5)
+        deployed.redis.resume()
+        time.sleep(0.2)
+        deployed.redis.kill()
+        clients[1].revoke(doomed[1].session.handle)
+        time.sleep(0.5)
+        deployed.redis.start()
+        time.sleep(0.2)
+        with deployed.redis.client() as client:
+            client.flushall()
+        clients[0].revoke(doomed[2].session.handle)
+        time.sleep(STALENESS_SECONDS)
+        for login in doomed:
+            assert [outcome(app, login.session_id) for app in deployed.apps] == ["REVOKED"] * 3
+    assert load.other_than_active() == []
+    wait_until(lambda: from_redis(deployed.apps[2], session_ids))
+
+
+def test_an_attacker_who_can_write_to_redis_revives_no_session_and_becomes_nobody_else(
+    deployed: Deployment, clients: list[Client], session_ids: list[str]
+) -> None:
+    wait_until(lambda: from_redis(deployed.apps[2], session_ids))
+    mine, victim = (clients[0].new_session() for _ in range(2))
+    for login in (mine, victim):
+        for client in clients:
+            client.denial(login.session_id, max_staleness=Duration(seconds=1))
+    with deployed.redis.client() as redis:
+        keys = {login.session_id: f"*{digest(login.session_id).hex()}" for login in (mine, victim)}
+        wait_until(lambda: all(list(redis.scan_iter(key)) for key in keys.values()))
+        (my_key,), (victims_key,) = (list(redis.scan_iter(key)) for key in keys.values())
+        kept, victims = redis.dump(my_key), redis.dump(victims_key)
+        revision = clients[0].revoke(mine.session.handle)
+        for stolen in (kept, victims):
+            redis.restore(my_key, 600_000, stolen, replace=True)
+            for client in clients:
+                answer = client.validate(mine.session_id, min_revision=revision, max_staleness=Duration(seconds=1))
+                assert answer.denial.reason == types_pb2.DENIAL_REASON_REVOKED
+                assert answer.freshness.tier == types_pb2.TIER_DATABASE
+        time.sleep(0.3)  # without min_revision: both replicas have read the row by now
+        redis.restore(my_key, 600_000, kept, replace=True)
+        assert [client.denial(mine.session_id, max_staleness=Duration(seconds=1)) for client in clients] == [
+            "REVOKED"
+        ] * 2
+
+
+def test_nothing_in_redis_names_a_person_or_a_session_id(
+    deployed: Deployment, clients: list[Client], session_ids: list[str]
+) -> None:
+    user = clients[0].register(name="Augusta", last_name="Byron")
+    login = clients[0].log_in(user)
+    clients[1].denial(login.session_id)
+    with deployed.redis.client() as redis:
+        wait_until(lambda: bool(list(redis.scan_iter(f"*{digest(login.session_id).hex()}"))))
+        everything = b"".join(key + b"".join(redis.hgetall(key).values()) for key in redis.scan_iter())
+    for text in (login.session_id, user.email, user.id, "Augusta", "Byron", deployed.secret):
+        assert text.encode() not in everything

@@ -1,5 +1,7 @@
-"""Several Flowless replicas over one PostgreSQL, and sidecars that know all of them: real processes."""
+"""Several Flowless replicas over one PostgreSQL and one Redis, and sidecars that know all of them: real processes."""
 
+import base64
+import os
 import socket
 import threading
 import time
@@ -15,6 +17,7 @@ from tests.support.rpc import reason
 from tests.support.system import App
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess
+from tools.redis_server import RedisServer
 from trustlayer.v1 import types_pb2
 
 STALENESS_SECONDS: Final = 2.0
@@ -89,6 +92,7 @@ class Deployment:
 
     postgres: PostgresServer
     replicas: Sequence[FlowlessProcess]
+    redis: RedisServer
     sidecars: Sequence[SidecarProcess]
     apps: Sequence[App]
     secret: str
@@ -96,10 +100,20 @@ class Deployment:
 
 @contextmanager
 def deployment(directory: Path, *, environment: Mapping[str, str] | None = None) -> Iterator[Deployment]:
-    """Start PostgreSQL, two replicas and three sidecars. `environment` is for the replicas."""
+    """Start PostgreSQL, Redis, two replicas and three sidecars. `environment` is for the replicas."""
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer())
         postgres.execute("CREATE DATABASE flowless")
+        redis = stack.enter_context(RedisServer())
+        key_file = directory / "redis.key"
+        key_file.write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
+        settings = {
+            **SETTINGS,
+            "FLOWLESS_REDIS_URL": redis.url,
+            "FLOWLESS_REDIS_KEY_FILE": str(key_file),
+            "FLOWLESS_REDIS_TIMEOUT_SECONDS": "0.05",  # of a machine that runs other tests beside this one
+            **(environment or {}),
+        }
         ports = [free_port(), free_port()]
         replicas = [
             FlowlessProcess(
@@ -107,7 +121,7 @@ def deployment(directory: Path, *, environment: Mapping[str, str] | None = None)
                 name=f"flowless-{number}",
                 listen=f"127.0.0.1:{port}",
                 database_url=postgres.url("flowless"),
-                environment={**SETTINGS, **(environment or {})},
+                environment=settings,
             )
             for number, port in enumerate(ports)
         ]
@@ -138,4 +152,6 @@ def deployment(directory: Path, *, environment: Mapping[str, str] | None = None)
         apps = [App(channel) for channel in channels]
         for app in apps:
             app.wait_for_lease()
-        yield Deployment(postgres=postgres, replicas=replicas, sidecars=sidecars, apps=apps, secret=secret)
+        yield Deployment(
+            postgres=postgres, redis=redis, replicas=replicas, sidecars=sidecars, apps=apps, secret=secret
+        )

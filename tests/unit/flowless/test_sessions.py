@@ -13,6 +13,7 @@ from flowless.adapters.argon2_hasher import TESTING_PROFILE, Argon2PasswordHashe
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
 from flowless.domain.users import Profile, User
+from flowless.services.session_tiers import DatabaseReads
 from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
 from tests.support.clock import FakeClock
@@ -41,6 +42,7 @@ class Identity:
             random=counting_random,
         )
         self.sessions = Sessions(
+            reads=DatabaseReads(store=stores.sessions),
             store=stores.sessions,
             user_store=stores.users,
             users=self.users,

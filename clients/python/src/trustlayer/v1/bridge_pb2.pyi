@@ -30,6 +30,7 @@ class ValidateSessionRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Required. At most 128 bytes are looked at; more is malformed."""
     mode: _types_pb2.ValidationMode.ValueType
@@ -43,6 +44,13 @@ class ValidateSessionRequest(_message.Message):
     def context(self) -> _types_pb2.RequestContext:
         """For mode."""
 
+    @_builtins.property
+    def max_staleness(self) -> _duration_pb2.Duration:
+        """How old the answer may be: how long before this call arrived the replica may
+        have begun to read the log's end that it checked the answer against. At most
+        an hour. Absent or 0: read in the database, after the call arrived.
+        """
+
     def __init__(
         self,
         *,
@@ -50,10 +58,11 @@ class ValidateSessionRequest(_message.Message):
         mode: _types_pb2.ValidationMode.ValueType = ...,
         context: _types_pb2.RequestContext | None = ...,
         min_revision: _builtins.int = ...,
+        max_staleness: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_staleness", b"max_staleness", "min_revision", b"min_revision", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Redis as the tier between the sidecars' memory and the database."""
