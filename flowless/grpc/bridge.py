@@ -70,7 +70,7 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
             for activity in request.activities
         ]
         fields.refuse()
-        remaining = await self._sessions.report_activity(activities)
+        remaining = await self._sessions.report_activity(activities, bridge_id=caller().bridge.id)
         return pb.ReportActivityResponse(
             sessions=[
                 pb.SessionIdle(session_digest=digest, idle_remaining=convert.duration(left))

@@ -128,8 +128,26 @@ class SessionStore(Protocol):
         """List live sessions, newest first, from before that creation time and handle."""
         ...
 
-    async def touch(self, activities: Sequence[SessionActivity], *, now: datetime, interval_seconds: float) -> None:
-        """Record use, at most once per session and interval; never moves `last_seen_at` back."""
+    async def recently_used(
+        self,
+        bridge_id: str,
+        *,
+        before: tuple[datetime, bytes] | None,
+        seen_after: datetime,
+        now: datetime,
+        limit: int,
+    ) -> Sequence[SessionRead]:
+        """Read the live sessions that this bridge used last, most recently used first, in one snapshot.
+
+        `before` is the moment of last use and the digest of the last session of the page before. A session that is
+        used between two pages moves to the front and may be left out; none comes twice under one digest.
+        """
+        ...
+
+    async def touch(
+        self, activities: Sequence[SessionActivity], *, bridge_id: str, now: datetime, interval_seconds: float
+    ) -> None:
+        """Record use by a bridge, at most once per session and interval; never moves `last_seen_at` back."""
         ...
 
 

@@ -244,8 +244,10 @@ class Sessions:
         fields.refuse()
         return await self._store.revoke_user(user_id, except_handle=except_handle, now=self._clock.now())
 
-    async def report_activity(self, activities: Sequence[SessionActivity]) -> dict[bytes, timedelta]:
-        """Record use and return the idle time left of each reported session that is active.
+    async def report_activity(
+        self, activities: Sequence[SessionActivity], *, bridge_id: str
+    ) -> dict[bytes, timedelta]:
+        """Record use by a bridge and return the idle time left of each reported session that is active.
 
         Errors: INVALID_FIELD.
         """
@@ -269,7 +271,9 @@ class Sessions:
                 used.append(activity)
                 left = min(self._limits.idle - activity.idle_for, judged.absolute_remaining)
             remaining[activity.digest] = left
-        await self._store.touch(used, now=now, interval_seconds=self._activity_interval.total_seconds())
+        await self._store.touch(
+            used, bridge_id=bridge_id, now=now, interval_seconds=self._activity_interval.total_seconds()
+        )
         return remaining
 
     @staticmethod

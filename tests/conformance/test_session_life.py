@@ -210,7 +210,11 @@ class SessionLife(RuleBasedStateMachine):
     @rule(session=sessions, idle_for=MINUTES)
     def touch(self, session: ModelSession, idle_for: timedelta) -> None:
         activity = SessionActivity(digest=session.digests[-1], idle_for=idle_for)
-        self.run(self.stores.sessions.touch([activity], now=self.now, interval_seconds=INTERVAL.total_seconds()))
+        self.run(
+            self.stores.sessions.touch(
+                [activity], bridge_id="bridge", now=self.now, interval_seconds=INTERVAL.total_seconds()
+            )
+        )
         if not session.revoked_by_itself and self.now - idle_for - session.last_seen >= INTERVAL:
             session.last_seen = self.now - idle_for
 

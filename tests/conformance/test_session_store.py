@@ -362,13 +362,17 @@ async def test_a_disabled_user_has_no_live_sessions(stores: Stores) -> None:
 
 LATER = NOW + timedelta(minutes=10)
 INTERVAL = timedelta(seconds=60)
+OTHER_BRIDGE = "fedcba9876543210"
+"""A bridge that uses sessions which another one made."""
 
 
 async def _touch(stores: Stores, session: Session, *idle: timedelta, interval: timedelta = INTERVAL) -> Session:
     """Report use that long before `LATER` and read the session."""
     activities = [SessionActivity(digest=session.digest, idle_for=i) for i in idle]
     _, rows = await stores.written_by(
-        stores.sessions.touch(activities, now=LATER, interval_seconds=interval.total_seconds())
+        stores.sessions.touch(
+            activities, bridge_id=OTHER_BRIDGE, now=LATER, interval_seconds=interval.total_seconds()
+        )
     )
     assert rows == []
     found = (await stores.sessions.read(session.digest)).session
@@ -407,8 +411,8 @@ async def test_many_sessions_are_touched_at_once_and_unknown_ones_passed_over(st
     sessions = [await stores.add_session(user) for _ in range(3)]
     untouched = await stores.add_session(user)
     activities = [SessionActivity(digest=d, idle_for=SECOND) for d in (*(s.digest for s in sessions), fresh_digest())]
-    await stores.sessions.touch(activities, now=LATER, interval_seconds=60)
-    await stores.sessions.touch([], now=LATER, interval_seconds=60)
+    await stores.sessions.touch(activities, bridge_id=OTHER_BRIDGE, now=LATER, interval_seconds=60)
+    await stores.sessions.touch([], bridge_id=OTHER_BRIDGE, now=LATER, interval_seconds=60)
     reads = [await stores.sessions.read(s.digest) for s in (*sessions, untouched)]
     assert [r.session.last_seen_at for r in reads if r.session] == [LATER - SECOND] * 3 + [NOW]
 
@@ -417,3 +421,63 @@ async def test_a_revoked_session_is_not_touched(stores: Stores) -> None:
     session = await stores.add_session(await stores.add_user())
     await stores.sessions.revoke(session.digest, now=NOW)
     assert (await _touch(stores, session, timedelta(0))).last_seen_at == NOW
+
+
+# --- recently used ----------------------------------------------------------------------------------------------
+
+FIRST_BRIDGE = "0123456789abcdef"
+
+
+async def _recent(stores: Stores, bridge_id: str = FIRST_BRIDGE, *, page: int = 100) -> list[Session]:
+    found: list[Session] = []
+    while True:
+        before = (found[-1].last_seen_at, found[-1].digest) if found else None
+        reads = await stores.sessions.recently_used(
+            bridge_id, before=before, seen_after=NOW - HOUR, now=NOW, limit=page
+        )
+        if not reads:
+            return found
+        for read in reads:
+            assert read.session is not None
+            assert read == await stores.sessions.read(read.session.digest)
+            found.append(read.session)
+
+
+@pytest.mark.parametrize("page", [1, 3, 100])
+async def test_a_bridges_sessions_are_read_most_recently_used_first_and_each_once(stores: Stores, page: int) -> None:
+    user = await stores.add_user()
+    sessions = [
+        await stores.add_session(user, last_seen_at=NOW - (n // 3) * SECOND) for n in (4, 0, 7, 1, 5, 3, 2, 6)
+    ]
+    await stores.add_session(user, bridge_id="another")
+    await stores.sessions.revoke(fresh_digest(), now=NOW)
+    assert await _recent(stores, page=page) == sorted(
+        sessions, key=lambda s: (s.last_seen_at, s.digest), reverse=True
+    )
+    assert await _recent(stores, "nobody") == []
+
+
+async def test_a_session_belongs_to_the_bridge_that_used_it_last_and_keeps_who_made_it(stores: Stores) -> None:
+    session = await stores.add_session(await stores.add_user(), last_seen_at=NOW - INTERVAL)
+    await stores.sessions.touch(
+        [SessionActivity(digest=session.digest, idle_for=timedelta(0))],
+        bridge_id=OTHER_BRIDGE,
+        now=NOW,
+        interval_seconds=60,
+    )
+    assert await _recent(stores) == []
+    assert await _recent(stores, OTHER_BRIDGE) == [replace(session, last_seen_at=NOW)]
+
+
+async def test_sessions_that_are_not_live_are_not_among_the_recently_used(stores: Stores) -> None:
+    user = await stores.add_user()
+    await stores.add_session(user)
+    await _revoke_all(stores, user.id)
+    revoked = await stores.add_session(user)
+    await stores.sessions.revoke(revoked.digest, now=NOW)
+    await stores.add_session(user, expires_at=NOW)
+    await stores.add_session(user, last_seen_at=NOW - HOUR)
+    await _disable(stores, (await stores.add_session(await stores.add_user())).user_id)
+    await _delete(stores, (await stores.add_session(await stores.add_user())).user_id)
+    live = await stores.add_session(user)
+    assert await _recent(stores) == [live]

@@ -74,7 +74,7 @@ def _writes(stores: Stores) -> list[Awaitable[object]]:
         stores.sessions.revoke_handle(SENTINEL, now=NOW),
         stores.sessions.revoke_user(SENTINEL, except_handle=SENTINEL, now=NOW),
         stores.sessions.replace_digest(SENTINEL.encode(), expected_epoch=1, new=SENTINEL.encode(), now=NOW),
-        stores.sessions.touch(activities, now=NOW, interval_seconds=0),
+        stores.sessions.touch(activities, bridge_id=SENTINEL, now=NOW, interval_seconds=0),
         stores.bridges.add(replace(new_bridge(SENTINEL), id=SENTINEL)),
         stores.bridges.add_secret(SENTINEL, secret, others_expire_at=NOW),
         stores.bridges.revoke(SENTINEL, now=NOW),

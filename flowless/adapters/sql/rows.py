@@ -79,7 +79,7 @@ def user_of(row: Row, prefix: str = "") -> User:
 
 
 def session_values(session: Session) -> dict[str, object]:
-    """Columns of a session."""
+    """Columns of a new session: the bridge that logs in is the first that uses it."""
     return {
         "digest": session.digest,
         "handle": session.handle,
@@ -97,6 +97,7 @@ def session_values(session: Session) -> dict[str, object]:
         "last_seen_us": to_us(session.last_seen_at),
         "expires_us": to_us(session.expires_at),
         "revoked_us": None if session.revoked_at is None else to_us(session.revoked_at),
+        "used_by": session.bridge_id,
     }
 
 

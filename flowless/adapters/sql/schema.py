@@ -79,6 +79,9 @@ sessions: Final = sa.Table(
     sa.Column("last_seen_us", sa.BigInteger, nullable=False),
     sa.Column("expires_us", sa.BigInteger, nullable=False),
     sa.Column("revoked_us", sa.BigInteger),
+    # The bridge that reported use last; at first the one that logged in.
+    sa.Column("used_by", sa.String(32), nullable=False),
+    sa.Index("ix_sessions_used_by_last_seen_us", "used_by", "last_seen_us"),
     sa.Index("ix_sessions_user_id_created_us", "user_id", "created_us"),
 )
 

@@ -28,6 +28,16 @@ _READ_MANY = _COLUMNS.select_from(
         users, users.c.id == sessions.c.user_id
     )
 )
+_LIVE = _COLUMNS.select_from(
+    log_head.join(sessions, sessions.c.used_by == sa.bindparam("bridge_id")).join(
+        users, users.c.id == sessions.c.user_id
+    )
+).where(
+    log_head.c.only_row == 1,
+    sessions.c.revoked_us.is_(None),
+    sessions.c.epoch == users.c.session_epoch,
+    users.c.status == UserStatus.ACTIVE.value,
+)
 
 
 def _session_read(row: sa.RowMapping) -> SessionRead:
@@ -172,7 +182,35 @@ class SqlSessionStore:
         found = await self._database.fetch(statement)
         return [rows.session_of({str(key): value for key, value in row.items()}) for row in found]
 
-    async def touch(self, activities: Sequence[SessionActivity], *, now: datetime, interval_seconds: float) -> None:
+    async def recently_used(
+        self,
+        bridge_id: str,
+        *,
+        before: tuple[datetime, bytes] | None,
+        seen_after: datetime,
+        now: datetime,
+        limit: int,
+    ) -> Sequence[SessionRead]:
+        """See the port. One statement, hence one snapshot."""
+        statement = (
+            _LIVE.where(sessions.c.expires_us > to_us(now), sessions.c.last_seen_us > to_us(seen_after))
+            .order_by(sessions.c.last_seen_us.desc(), sessions.c.digest.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            seen, digest = to_us(before[0]), before[1]
+            # The first condition says nothing more than the second, and lets the index begin there.
+            statement = statement.where(
+                sessions.c.last_seen_us <= seen,
+                sa.or_(sessions.c.last_seen_us < seen, sessions.c.digest < digest),
+            )
+        async with self._database.read() as connection:
+            found = (await connection.execute(statement, {"bridge_id": bridge_id})).mappings().all()
+        return [_session_read(row) for row in found]
+
+    async def touch(
+        self, activities: Sequence[SessionActivity], *, bridge_id: str, now: datetime, interval_seconds: float
+    ) -> None:
         """See the port."""
         updates = [
             {"b_digest": a.digest, "b_seen": to_us(now - a.idle_for), "b_limit": to_us(now - a.idle_for - interval)}
@@ -191,7 +229,7 @@ class SqlSessionStore:
                     sessions.c.last_seen_us <= sa.bindparam("b_limit"),
                     sessions.c.revoked_us.is_(None),
                 )
-                .values(last_seen_us=sa.bindparam("b_seen"))
+                .values(last_seen_us=sa.bindparam("b_seen"), used_by=bridge_id)
             )
             await tx.connection.execute(statement, updates)
 

@@ -166,11 +166,11 @@ async def test_a_session_lives_through_use_and_dies_at_its_absolute_end(identity
     for _ in range(47):
         identity.clock.advance(30 * 60)
         assert isinstance(await identity.validate(session_id), ActiveSession)
-        left = await identity.sessions.report_activity(used)
+        left = await identity.sessions.report_activity(used, bridge_id="bridge")
         assert left == {used[0].digest: min(LIMITS.idle, LIMITS.absolute - (identity.clock.now() - _login_time()))}
     identity.clock.advance(30 * 60)
     assert await identity.validate(session_id) is DenialReason.EXPIRED
-    assert await identity.sessions.report_activity(used) == {}
+    assert await identity.sessions.report_activity(used, bridge_id="bridge") == {}
 
 
 def _login_time() -> Any:
@@ -185,7 +185,7 @@ async def test_a_session_dies_when_it_is_not_used(identity: Identity) -> None:
     identity.clock.advance(1)
     assert await identity.validate(session_id) is DenialReason.IDLE
     used = [SessionActivity(digest=digest(session_id), idle_for=timedelta(seconds=30))]
-    assert await identity.sessions.report_activity(used) == {}
+    assert await identity.sessions.report_activity(used, bridge_id="bridge") == {}
     assert await identity.validate(session_id) is DenialReason.IDLE
 
 

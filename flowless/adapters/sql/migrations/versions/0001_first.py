@@ -53,10 +53,12 @@ def upgrade() -> None:
         sa.Column("last_seen_us", sa.BigInteger, nullable=False),
         sa.Column("expires_us", sa.BigInteger, nullable=False),
         sa.Column("revoked_us", sa.BigInteger),
+        sa.Column("used_by", sa.String(32), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_sessions"),
         sa.UniqueConstraint("handle", name="uq_sessions_handle"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id", ondelete="CASCADE"),
     )
+    op.create_index("ix_sessions_used_by_last_seen_us", "sessions", ["used_by", "last_seen_us"])
     op.create_index("ix_sessions_user_id_created_us", "sessions", ["user_id", "created_us"])
     log_head = op.create_table(
         "log_head",
