@@ -13,6 +13,7 @@ from bridge_sidecar.activity import ActivityReporter
 from bridge_sidecar.bridge_secret import FixedSecret, SecretError, SecretFile, SecretSource
 from bridge_sidecar.config import ConfigError, SidecarConfig
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.prewarm import Prewarm
 from bridge_sidecar.revocation_watch import RevocationWatch, WatchSettings
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
@@ -90,6 +91,13 @@ class Sidecar:
                 upstream_timeout_seconds=config.upstream_timeout_seconds,
             ),
         )
+        self.prewarm = Prewarm(
+            source=self.upstream,
+            cache=self.cache,
+            counters=self.validator.counters,
+            clock=clock,
+            limit=min(config.prewarm_max_entries, config.cache_max_entries),
+        )
         self.watch = RevocationWatch(
             source=self.upstream,
             cache=self.cache,
@@ -148,6 +156,7 @@ class Sidecar:
 
     async def _serve_once_fresh(self) -> None:
         await self.watch.first_lease.wait()
+        await self.prewarm.run()
         self.server.set_serving()
 
     async def _wind_down(self, tasks: list[asyncio.Task[None]]) -> None:

@@ -95,6 +95,7 @@ def _status(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.N
             ("answers", f"{status.hits} hits, {status.misses} misses, {status.malformed} malformed"),
             ("unavailable", str(status.unavailable)),
             ("upstream calls", str(status.upstream_calls)),
+            ("prewarmed", f"{status.prewarmed_sessions} sessions"),
             ("uptime", _seconds(status.uptime)),
             ("version", status.version),
         ]

@@ -69,6 +69,8 @@ class SidecarConfig:
 
     cache_max_entries: int = 10_000
     cache_max_bytes: int = 64 * 1024 * 1024
+    prewarm_max_entries: int = 1_000
+    """Sessions asked for at start, so that the cache is warm before the first question; 0: none."""
     negative_max_entries: int = 4_096
     negative_ttl_seconds: float = 5.0
 
@@ -111,6 +113,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "ping_interval_seconds": (0, 30),
     "cache_max_entries": (1, 10_000_000),
     "cache_max_bytes": (64 * 1024, 64 * 1024**3),
+    "prewarm_max_entries": (0, 10_000),
     "negative_max_entries": (1, 1_000_000),
     "negative_ttl_seconds": (0, 60),
     "max_concurrent_misses": (1, 10_000),

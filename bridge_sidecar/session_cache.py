@@ -173,6 +173,16 @@ class SessionCache:
         """What they weigh."""
         return int(self._entries.currsize)
 
+    @property
+    def free_entries(self) -> int:
+        """How many more sessions fit before one has to make way."""
+        return self._limits.max_entries - len(self._entries)
+
+    @property
+    def free_bytes(self) -> int:
+        """What they may weigh."""
+        return self._limits.max_bytes - self.weight_bytes
+
     def ticket(self) -> Ticket:
         """Take this before asking upstream, and bring it with the answer."""
         return Ticket(self._generation, self._logins)
@@ -230,6 +240,11 @@ class SessionCache:
         self._denials.pop(digest, None)
         self._entries[digest] = entry
         return True
+
+    def fill(self, ticket: Ticket, digest: bytes, entry: Entry, now_ns: int) -> bool:
+        """Like `insert`, but only into room that is free: nothing that was asked for makes way, or is replaced."""
+        room = self.free_entries > 0 and weight(entry) <= self.free_bytes
+        return room and digest not in self._entries and self.insert(ticket, digest, entry, now_ns)
 
     def insert_denial(self, ticket: Ticket, digest: bytes, reason: DenialReason, revision: int, now_ns: int) -> bool:
         """Remember a "no" for a short while, and drop what it contradicts; says whether it was remembered.

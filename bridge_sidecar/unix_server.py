@@ -134,6 +134,7 @@ class ValidatorHandlers:
             malformed=counters.malformed,
             unavailable=counters.unavailable,
             upstream_calls=counters.upstream_calls,
+            prewarmed_sessions=counters.prewarmed,
             uptime=_duration(now_ns - self._started_at_ns),
             version=__version__,
         )

@@ -7,7 +7,7 @@ backoff. The channel reconnects by itself, with a short capped backoff, and spre
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from bridge_sidecar.activity import SessionIdle, SessionUse
 from bridge_sidecar.bridge_secret import SecretSource
+from bridge_sidecar.prewarm import PrewarmedSession
 from bridge_sidecar.validator import ActiveSession, UpstreamAnswer
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND
@@ -174,6 +175,22 @@ class Upstream:
             raise self.explain(error) from None
         return [SessionIdle(idle.session_digest, _ns(idle.idle_remaining)) for idle in _understood(response).sessions]
 
+    async def prewarm(self, limit: int, *, timeout_seconds: float) -> AsyncIterator[PrewarmedSession]:
+        """See `prewarm.PrewarmSource`."""
+        call = self._bridge.PrewarmSessions(
+            bridge_pb2.PrewarmSessionsRequest(limit=limit), timeout=timeout_seconds, metadata=self._credential()
+        )
+        try:
+            async for response in call:
+                message = _understood(response)
+                active = _active(message.session)
+                if active is not None:
+                    yield PrewarmedSession(message.session_digest, active, message.revision)
+        except grpc.aio.AioRpcError as error:
+            raise self.explain(error) from None
+        finally:
+            call.cancel()
+
     def watch(self) -> WatchCall:
         """Open the watch stream. Errors come out of its reads and writes; `explain` says what they mean."""
         return self._bridge.WatchRevocations(metadata=self._credential())
@@ -222,28 +239,31 @@ def _answer(response: bridge_pb2.ValidateSessionResponse) -> UpstreamAnswer:
         return UpstreamAnswer(
             active=None, denial=response.denial.reason, tier=freshness.tier, revision=freshness.revision
         )
-    active = response.active
-    complete = active.session.user.id and active.HasField("absolute_remaining") and active.HasField("idle_remaining")
-    if kind != "active" or not complete:
-        # A session without an owner or without an end cannot be cached safely, so it is not believed either.
+    active = _active(response.active) if kind == "active" else None
+    if active is None:
         raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless' answer is incomplete")
-    binding = active.binding
-    return UpstreamAnswer(
-        active=ActiveSession(
-            payload=validator_pb2.ValidateResponse(session=active.session).SerializeToString(),
-            user_id=active.session.user.id,
-            binding=Binding(
-                client_ip=binding.client_ip,
-                key=binding.key,
-                device_fingerprint=binding.device_fingerprint,
-                user_agent=binding.user_agent,
-            ),
-            absolute_remaining_ns=_ns(active.absolute_remaining),
-            idle_remaining_ns=_ns(active.idle_remaining),
+    return UpstreamAnswer(active=active, denial=0, tier=freshness.tier, revision=freshness.revision)
+
+
+def _active(message: bridge_pb2.CacheableSession) -> ActiveSession | None:
+    """Read a session. One without an owner or an end cannot be cached safely, so it is not believed either."""
+    complete = (
+        message.session.user.id and message.HasField("absolute_remaining") and message.HasField("idle_remaining")
+    )
+    if not complete:
+        return None
+    binding = message.binding
+    return ActiveSession(
+        payload=validator_pb2.ValidateResponse(session=message.session).SerializeToString(),
+        user_id=message.session.user.id,
+        binding=Binding(
+            client_ip=binding.client_ip,
+            key=binding.key,
+            device_fingerprint=binding.device_fingerprint,
+            user_agent=binding.user_agent,
         ),
-        denial=0,
-        tier=freshness.tier,
-        revision=freshness.revision,
+        absolute_remaining_ns=_ns(message.absolute_remaining),
+        idle_remaining_ns=_ns(message.idle_remaining),
     )
 
 

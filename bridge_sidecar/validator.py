@@ -125,6 +125,7 @@ class Counters:
     malformed: int = 0
     unavailable: int = 0
     upstream_calls: int = 0
+    prewarmed: int = 0
 
 
 class _Flight:
@@ -332,7 +333,7 @@ class Validator:
                 continue
             later = cache.touched_since(digest, active.user_id, answer.revision)
             if later is None:
-                entry = _entry(active, revision=answer.revision, sent_at_ns=sent_at_ns)
+                entry = entry_of(active, revision=answer.revision, sent_at_ns=sent_at_ns)
                 cache.insert(ticket, digest, entry, now_ns)
                 return _Landed(answer, sent_at_ns)
             demanded = later
@@ -346,7 +347,8 @@ class Validator:
         await asyncio.gather(*flying, return_exceptions=True)
 
 
-def _entry(active: ActiveSession, *, revision: int, sent_at_ns: int) -> Entry:
+def entry_of(active: ActiveSession, *, revision: int, sent_at_ns: int) -> Entry:
+    """Make what the cache keeps of a session, with deadlines counted from when the question was sent."""
     return Entry(
         payload=active.payload,
         user_id=active.user_id,

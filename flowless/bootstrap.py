@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,11 +11,13 @@ from datetime import timedelta
 
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
+from flowless.adapters.metrics import MetricsServer, of_housekeeping, of_redis, of_tail
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
+from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import require_current
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
@@ -29,6 +32,7 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.session_tier import NoSessionTier, SessionTier
 from flowless.services.bridges import Bridges
+from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
@@ -54,6 +58,8 @@ class Flowless:
     tail: RevocationTail
     recent: RecentRevocations
     tiers: SessionTiers
+    tier: SessionTier
+    housekeeping: Housekeeping
 
 
 def open_database(settings: Settings) -> Database:
@@ -92,10 +98,11 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             min_spacing=settings.min_read_spacing_seconds,
             max_subscriptions=settings.max_watchers,
         )
+        tier = _session_tier(settings, clock) if serving else NoSessionTier()
         recent = RecentRevocations()
         tiers = SessionTiers(
             store=store,
-            tier=_session_tier(settings, clock) if serving else NoSessionTier(),
+            tier=tier,
             recent=recent,
             tail=tail,
             limits=limits,
@@ -125,7 +132,33 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             tail=tail,
             recent=recent,
             tiers=tiers,
+            tier=tier,
+            housekeeping=Housekeeping(
+                store=SqlHousekeepingStore(database=database),
+                retention=Retention(
+                    sessions=timedelta(seconds=settings.session_retention_seconds),
+                    bridge_secrets=timedelta(seconds=settings.session_retention_seconds),
+                    log=timedelta(seconds=settings.log_retention_seconds),
+                ),
+                clock=clock,
+                jitter=random.random,  # not secrecy
+                interval_seconds=settings.housekeeping_interval_seconds,
+                on_failure=lambda error: logs.get_logger("flowless").warning(
+                    "housekeeping failed; tried again later", **logs.describe_exception(error)
+                ),
+            ),
         )
+
+
+def _metrics_server(settings: Settings, flowless: Flowless) -> MetricsServer | None:
+    """Start serving metrics if that is configured. Raises OSError."""
+    if not settings.metrics_listen:
+        return None
+    sources = [of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns), of_housekeeping(flowless.housekeeping)]
+    if isinstance(flowless.tier, RedisSessionTier):
+        sources.append(of_redis(flowless.tier))
+    host, _, port = settings.metrics_listen.rpartition(":")
+    return MetricsServer(host=host.strip("[]"), port=int(port), sources=sources)
 
 
 def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
@@ -167,6 +200,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             max_concurrent_calls=settings.max_concurrent_calls,
             serve_reflection=settings.reflection,
         )
+        metrics = _metrics_server(settings, flowless)
+        if metrics is not None:
+            log.info("metrics", address=metrics.address)
         address = server.bind(settings.listen, cert_file=settings.tls_cert_file, key_file=settings.tls_key_file)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -175,6 +211,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         tailing = asyncio.create_task(tail.run())
         tailing.add_done_callback(lambda _: stop.set())
         waking = asyncio.create_task(wakeups.run())
+        cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
         server.set_serving(serving=True)
         log.info("serving", address=address, version=__version__, revision=tail.position.revision)
@@ -185,10 +222,13 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         log.info("draining", watchers=tail.watchers, seconds=settings.drain_seconds)
         server.set_serving(serving=False)
         tail.drain()
+        await _ended(cleaning)
         # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
         await asyncio.sleep(settings.lame_duck_seconds)
         await server.stop(settings.drain_seconds)
         await _ended(waking)
+        if metrics is not None:
+            metrics.stop()
         failure = await _ended(tailing)
     if failure is not None:
         log.error("the revocation log is no longer followed", **logs.describe_exception(failure))

@@ -73,6 +73,16 @@ class Settings(BaseSettings):
         1.0, ge=0, le=60, description="after SIGTERM: NOT_SERVING this long while still answering"
     )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="time for calls in flight after SIGTERM")
+    housekeeping_interval_seconds: float = Field(
+        300, ge=0, le=86_400, description="what nobody needs any more is deleted this often; 0: never"
+    )
+    session_retention_seconds: int = Field(
+        7 * 86_400, ge=3_600, le=3_660 * 86_400, description="ended sessions are kept this long after their expiry"
+    )
+    log_retention_seconds: int = Field(
+        86_400, ge=60, le=366 * 86_400, description="rows of the revocation log are kept at least this long"
+    )
+    metrics_listen: str = Field("", description="host:port of the Prometheus metrics; empty: none")
     reflection: bool = Field(False, description="serve gRPC reflection, for development")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -112,6 +122,14 @@ class Settings(BaseSettings):
         is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
         if not listen.startswith("unix:/") and not (host and host != "unix" and is_port):
             raise ValueError("must be host:port with a port up to 65535, [v6]:port or unix:/absolute/path")
+        return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _known_metrics_address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
+            raise ValueError("must be host:port with a port up to 65535, or empty")
         return listen
 
     @field_validator("password_profile")

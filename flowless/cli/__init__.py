@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flowless.cli import bridges, doctor, restore, serve, sessions, users
+from flowless.cli import bridges, doctor, gc, restore, serve, sessions, users
 from trust_core.version import __version__
 
 _EPILOG = (
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 serve.register(app)
 doctor.register(app)
+gc.register(app)
 restore.register(app)
 app.add_typer(bridges.app, name="bridges")
 app.add_typer(users.app, name="users")

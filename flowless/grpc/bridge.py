@@ -1,21 +1,26 @@
 """BridgeService: validation, the watch stream, activity."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Final
 
 from flowless.domain.fields import Fields
 from flowless.domain.sessions import ActiveSession, SessionActivity
 from flowless.grpc import convert
 from flowless.grpc.authorization import caller
-from flowless.grpc.replies import not_implemented
 from flowless.grpc.watch import WatchStream
 from flowless.ports.stores import RevocationLog
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.sessions import Sessions
+from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Context
 from trust_core.modes import DenialReason
 from trustlayer.v1 import bridge_pb2 as pb
 from trustlayer.v1 import bridge_pb2_grpc, types_pb2
+
+_MAX_PREWARMING: Final = 4
+_PREWARM_SECONDS: Final = 10.0
 
 
 class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
@@ -26,6 +31,7 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         self._bridges = bridges
         self._tail = tail
         self._log = log
+        self._prewarming = 0
 
     async def ValidateSession(
         self, request: pb.ValidateSessionRequest, context: Context
@@ -82,5 +88,26 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         self, request: pb.PrewarmSessionsRequest, context: Context
     ) -> AsyncIterator[pb.PrewarmSessionsResponse]:
         """See the proto."""
-        not_implemented("BridgeService/PrewarmSessions")
-        yield pb.PrewarmSessionsResponse()  # type: ignore[unreachable]  # the RPC is a stream: so must this be
+        self._hold_a_place()
+        async for active, revision in self._sessions.recently_used(caller().bridge.id, limit=request.limit):
+            yield pb.PrewarmSessionsResponse(
+                session_digest=active.session.digest,
+                session=convert.cacheable(active, with_binding=True),
+                revision=revision,
+            )
+
+    def _hold_a_place(self) -> None:
+        """Take one of few places until the stream ends, for a bounded time: a slow reader must not keep it."""
+        if self._prewarming >= _MAX_PREWARMING:
+            raise TrustError(Reason.TOO_MANY_CALLS, "this replica prewarms others now; ask another, or go on without")
+        task = asyncio.current_task()
+        if task is None:
+            return
+        self._prewarming += 1
+        cut = asyncio.get_running_loop().call_later(_PREWARM_SECONDS, task.cancel)
+
+        def ended(_: object) -> None:
+            self._prewarming -= 1
+            cut.cancel()
+
+        task.add_done_callback(ended)

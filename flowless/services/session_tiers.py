@@ -4,8 +4,8 @@ A hit in Redis counts only if all of this holds:
 
 1. The caller takes an answer that is a little old, and this replica began to read the log's end no longer ago.
 2. No revocation that this replica has read touches the session after the revision at which the entry was true.
-3. The answer reaches the revision that the caller demands. It is as good as the later of two: the entry's own, and
-   the end of the log that (2) was checked against.
+3. The answer reaches the revision that the caller demands: it is as good as the end of the log that (2) was checked
+   against. An entry from beyond that end is not believed.
 4. The session is active. Whatever else an entry says is asked of the database: use of a session writes no row.
 
 So Redis may lose, hold back, repeat or invent what it likes, and no revoked session is served.
@@ -119,11 +119,13 @@ class SessionTiers:
             return None
         # From here on there is no await: all of it is checked against one state of the tail.
         position = self._tail.position
-        revision = max(entry.revision, position.revision)
+        revision = position.revision
         believed = (
             position.log_id == log_id
             and arrived_ns - self._tail.read_began_ns <= max_staleness_ns
             and revision >= min_revision
+            # Ahead of what this replica has read: it lags, or the database was restored and the entry knows a future.
+            and entry.revision <= position.revision
             and self._recent.reflects(digest=digest, user_id=entry.user.id, revision=entry.revision)
             and isinstance(judge(entry, now=self._clock.now(), limits=self._limits), ActiveSession)
         )

@@ -1,6 +1,6 @@
 """Use cases of sessions: login, validation, rotation, listing, revocation, activity."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,6 +28,8 @@ from trust_core.identifiers import (
 from trust_core.modes import DenialReason, RequestContext, ValidationMode
 
 MAX_ACTIVITIES: Final = 1000
+MAX_RECENTLY_USED: Final = 10_000
+_RECENTLY_USED_PAGE: Final = 200
 MAX_STALENESS: Final = timedelta(hours=1)
 
 
@@ -243,6 +245,32 @@ class Sessions:
             check_handle("except_handle", except_handle, fields)
         fields.refuse()
         return await self._store.revoke_user(user_id, except_handle=except_handle, now=self._clock.now())
+
+    async def recently_used(self, bridge_id: str, *, limit: int) -> AsyncIterator[tuple[ActiveSession, int]]:
+        """Give the active sessions that a bridge used last, most recent first, each with its snapshot's revision.
+
+        Read a page at a time; between pages nothing of the database is held. Errors: INVALID_FIELD.
+        """
+        fields = Fields()
+        if not 1 <= limit <= MAX_RECENTLY_USED:
+            fields.add("limit", f"1 to {MAX_RECENTLY_USED}")
+        fields.refuse()
+        before: tuple[datetime, bytes] | None = None
+        while limit > 0:
+            now = self._clock.now()
+            size = min(limit, _RECENTLY_USED_PAGE)
+            reads = await self._store.recently_used(
+                bridge_id, before=before, seen_after=now - self._limits.idle, now=now, limit=size
+            )
+            for read in reads:
+                judged = judge(read, now=now, limits=self._limits)
+                if isinstance(judged, ActiveSession):
+                    yield judged, read.revision
+            last = reads[-1].session if len(reads) == size else None
+            if last is None:
+                return
+            before = (last.last_seen_at, last.digest)
+            limit -= size
 
     async def report_activity(
         self, activities: Sequence[SessionActivity], *, bridge_id: str

@@ -188,7 +188,9 @@ async def test_reports_of_the_same_sessions_in_any_order_never_get_in_each_other
         async with asyncio.timeout(ENOUGH):
             await asyncio.gather(
                 *(
-                    stores.sessions.touch(activities[:: (-1) ** n], now=NOW + n * SECOND, interval_seconds=0)
+                    stores.sessions.touch(
+                        activities[:: (-1) ** n], bridge_id="b", now=NOW + n * SECOND, interval_seconds=0
+                    )
                     for n in range(1, 9)
                 )
             )

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
+from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import migrate
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
@@ -18,6 +19,7 @@ from flowless.domain.bridges import Bridge, BridgeSecret, Scope
 from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import Session
 from flowless.domain.users import Profile, User, UserStatus
+from flowless.ports.housekeeping import HousekeepingStore
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
 from tests.support import databases
 from trust_core.identifiers import digest, new_bridge_id, new_session_handle, new_session_id, new_user_id
@@ -37,6 +39,7 @@ class Stores:
     sessions: SessionStore
     bridges: BridgeStore
     log: RevocationLog
+    housekeeping: HousekeepingStore
     when_log_written: Callable[[Callable[[], None]], None]
 
     async def end(self) -> int:
@@ -89,6 +92,7 @@ def over(database: Database) -> Stores:
         sessions=SqlSessionStore(database=database),
         bridges=SqlBridgeStore(database=database),
         log=SqlRevocationLog(database=database),
+        housekeeping=SqlHousekeepingStore(database=database),
         when_log_written=database.when_log_written,
     )
 

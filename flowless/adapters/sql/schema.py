@@ -83,6 +83,7 @@ sessions: Final = sa.Table(
     sa.Column("used_by", sa.String(32), nullable=False),
     sa.Index("ix_sessions_used_by_last_seen_us", "used_by", "last_seen_us"),
     sa.Index("ix_sessions_user_id_created_us", "user_id", "created_us"),
+    sa.Index("ix_sessions_expires_us", "expires_us"),
 )
 
 # One row. Writers of the log update it first: its row lock, held until they commit, makes revisions

@@ -204,8 +204,7 @@ class SqlSessionStore:
                 sessions.c.last_seen_us <= seen,
                 sa.or_(sessions.c.last_seen_us < seen, sessions.c.digest < digest),
             )
-        async with self._database.read() as connection:
-            found = (await connection.execute(statement, {"bridge_id": bridge_id})).mappings().all()
+        found = await self._database.fetch(statement, {"bridge_id": bridge_id})
         return [_session_read(row) for row in found]
 
     async def touch(

@@ -567,7 +567,7 @@ class PrewarmSessionsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """At most 10,000."""
+    """Required, 1 to 10,000."""
     def __init__(
         self,
         *,

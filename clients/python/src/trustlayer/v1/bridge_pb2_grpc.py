@@ -100,10 +100,11 @@ class BridgeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PrewarmSessions(self, request, context):
-        """Streams the sessions that this bridge validated most recently.
+        """Streams the active sessions whose use this bridge was the last to report,
+        most recently used first. A sidecar that starts fills its cache with them.
 
         Scope: SCOPE_VALIDATE.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TOO_MANY_CALLS, STORAGE_UNAVAILABLE.
         Idempotency: no side effects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -60,10 +60,11 @@ class BridgeServiceStub:
     Idempotency: idempotent.
     """
     PrewarmSessions: _grpc.UnaryStreamMultiCallable[_bridge_pb2.PrewarmSessionsRequest, _bridge_pb2.PrewarmSessionsResponse]
-    """Streams the sessions that this bridge validated most recently.
+    """Streams the active sessions whose use this bridge was the last to report,
+    most recently used first. A sidecar that starts fills its cache with them.
 
     Scope: SCOPE_VALIDATE.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TOO_MANY_CALLS, STORAGE_UNAVAILABLE.
     Idempotency: no side effects.
     """
 
@@ -99,10 +100,11 @@ class BridgeServiceAsyncStub(BridgeServiceStub):
     Idempotency: idempotent.
     """
     PrewarmSessions: _aio.UnaryStreamMultiCallable[_bridge_pb2.PrewarmSessionsRequest, _bridge_pb2.PrewarmSessionsResponse]  # type: ignore[assignment]
-    """Streams the sessions that this bridge validated most recently.
+    """Streams the active sessions whose use this bridge was the last to report,
+    most recently used first. A sidecar that starts fills its cache with them.
 
     Scope: SCOPE_VALIDATE.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TOO_MANY_CALLS, STORAGE_UNAVAILABLE.
     Idempotency: no side effects.
     """
 
@@ -159,10 +161,11 @@ class BridgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bridge_pb2.PrewarmSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_bridge_pb2.PrewarmSessionsResponse], _abc.AsyncIterator[_bridge_pb2.PrewarmSessionsResponse]]:
-        """Streams the sessions that this bridge validated most recently.
+        """Streams the active sessions whose use this bridge was the last to report,
+        most recently used first. A sidecar that starts fills its cache with them.
 
         Scope: SCOPE_VALIDATE.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TOO_MANY_CALLS, STORAGE_UNAVAILABLE.
         Idempotency: no side effects.
         """
 

@@ -164,6 +164,7 @@ class GetStatusResponse(_message.Message):
     UPTIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPSTREAM_CALLS_FIELD_NUMBER: _builtins.int
+    PREWARMED_SESSIONS_FIELD_NUMBER: _builtins.int
     lease_held: _builtins.bool
     """Whether the cache may be trusted now."""
     applied_revision: _builtins.int
@@ -186,6 +187,8 @@ class GetStatusResponse(_message.Message):
     """The sidecar's version."""
     upstream_calls: _builtins.int
     """Calls sent to Flowless to validate a session since start."""
+    prewarmed_sessions: _builtins.int
+    """Sessions that were in the cache before the first question, since start."""
     @_builtins.property
     def lease_remaining(self) -> _duration_pb2.Duration:
         """Time left of the lease; zero when not held."""
@@ -215,10 +218,11 @@ class GetStatusResponse(_message.Message):
         uptime: _duration_pb2.Duration | None = ...,
         version: _builtins.str = ...,
         upstream_calls: _builtins.int = ...,
+        prewarmed_sessions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

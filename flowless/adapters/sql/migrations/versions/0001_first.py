@@ -60,6 +60,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_used_by_last_seen_us", "sessions", ["used_by", "last_seen_us"])
     op.create_index("ix_sessions_user_id_created_us", "sessions", ["user_id", "created_us"])
+    op.create_index("ix_sessions_expires_us", "sessions", ["expires_us"])
     log_head = op.create_table(
         "log_head",
         sa.Column("only_row", sa.Integer, nullable=False, autoincrement=False),

@@ -1,0 +1,101 @@
+"""Metrics for Prometheus, on a port of their own. Read from running objects when they are asked for.
+
+The server is prometheus_client's, in a thread of its own; the thread reads numbers and touches nothing else. Label
+sets are bounded: a kind, an outcome, never a user, a session or a path.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flowless.adapters.redis.tier import RedisSessionTier
+from flowless.services.housekeeping import Housekeeping
+from flowless.services.revocation_tail import RevocationTail
+
+Source = Callable[[], Iterable[Metric]]
+_NS: Final = 1e9
+
+
+class _Collector(Collector):
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = tuple(sources)
+
+    def collect(self) -> Iterator[Metric]:
+        for source in self._sources:
+            yield from source()
+
+
+class MetricsServer:
+    """Serves what the sources say until `stop`."""
+
+    def __init__(self, *, host: str, port: int, sources: Iterable[Source]) -> None:
+        """Begin to serve; port 0 takes a free one. Raises OSError when the address cannot be had."""
+        registry = CollectorRegistry()
+        registry.register(_Collector(sources))
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def of_tail(tail: RevocationTail, *, elapsed_ns: Callable[[], int]) -> Source:
+    """Metrics of the revocation log's tail and its watchers."""
+
+    def read() -> Iterator[Metric]:
+        position = tail.position
+        yield _gauge("flowless_revocation_log_revision", "End of the log as last read.", position.revision)
+        yield _gauge(
+            "flowless_revocation_log_compacted_through", "Rows up to here are gone.", position.compacted_through
+        )
+        age = max(0, elapsed_ns() - tail.read_began_ns) / _NS
+        yield _gauge("flowless_revocation_tail_age_seconds", "Since the last read of the log began.", age)
+        yield _gauge("flowless_revocation_tail_failing", "1 while the log cannot be read.", int(tail.failing))
+        yield _counter("flowless_revocation_tail_reads", "Reads of the log's end.", tail.reads)
+        yield _gauge("flowless_watchers", "Open watch streams.", tail.watchers)
+
+    return read
+
+
+def of_housekeeping(housekeeping: Housekeeping) -> Source:
+    """Metrics of housekeeping."""
+
+    def read() -> Iterator[Metric]:
+        deleted = CounterMetricFamily("flowless_housekeeping_deleted_rows", "Rows deleted.", labels=["kind"])
+        for kind, rows in housekeeping.deleted.items():
+            deleted.add_metric([kind.value], rows)
+        yield deleted
+        rounds = CounterMetricFamily("flowless_housekeeping_rounds", "Rounds by outcome.", labels=["outcome"])
+        for outcome, count in housekeeping.rounds.items():
+            rounds.add_metric([outcome], count)
+        yield rounds
+
+    return read
+
+
+def of_redis(tier: RedisSessionTier) -> Source:
+    """Metrics of the Redis tier."""
+
+    def read() -> Iterator[Metric]:
+        events = CounterMetricFamily("flowless_redis_events", "What became of calls of Redis.", labels=["event"])
+        for event, count in asdict(tier.stats).items():
+            events.add_metric([event], count)
+        yield events
+        yield _gauge("flowless_redis_breaker_open", "1 while Redis is left alone.", int(tier.breaker_open))
+
+    return read
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
