@@ -28,6 +28,7 @@ from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.sessions import Sessions
 from flowless.services.users import Users
+from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
@@ -55,7 +56,12 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
     """
     clock = SystemClock()
     database = Database.open(settings.database_url, busy_timeout_seconds=settings.busy_timeout_seconds)
-    hasher = Argon2PasswordHasher(profile=settings.password_profile, max_waiting=settings.hashing_queue)
+    hasher = Argon2PasswordHasher(
+        profile=settings.password_profile,
+        max_waiting=settings.hashing_queue,
+        # All workers together have a thread per core.
+        threads=max(1, (os.cpu_count() or 1) // settings.workers),
+    )
     try:
         if check_schema:
             await require_current(database)
@@ -87,9 +93,10 @@ async def open_flowless(settings: Settings, *, check_schema: bool = True) -> Asy
         hasher.close()
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_index: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
 
+    `worker_index`, from 1, says that a supervisor started this process as one of several on one port.
     Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage) before `on_ready`; after it
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
@@ -115,12 +122,15 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_concurrent_calls=settings.max_concurrent_calls,
             serve_reflection=settings.reflection,
+            share_port=worker_index is not None,
         )
         address = server.bind(settings.listen, cert_file=settings.tls_cert_file, key_file=settings.tls_key_file)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if worker_index is not None:
+            when_supervisor_ends(stop.set)
         tailing = asyncio.create_task(tail.run())
         tailing.add_done_callback(lambda _: stop.set())
         await server.start()

@@ -281,15 +281,16 @@ class FlowlessProcess(ManagedProcess):
         *,
         directory: Path,
         listen: str = "127.0.0.1:0",
+        arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         echo: IO[str] | None = None,
     ) -> None:
-        """`environment` adds to and overrides what is set here; give `TESTING` in tests."""
+        """`arguments` follow `serve`; `environment` adds to and overrides what is here; give `TESTING` in tests."""
         self.database_url = f"sqlite:///{directory / 'flowless.db'}"
         super().__init__(
             name="flowless",
             module="flowless",
-            arguments=("serve",),
+            arguments=("serve", *arguments),
             environment={
                 "FLOWLESS_DATABASE_URL": self.database_url,
                 "FLOWLESS_LISTEN": listen,
