@@ -38,6 +38,7 @@ from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
 from flowless.services.users import Users
+from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
@@ -80,7 +81,12 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
     """
     clock = SystemClock()
     async with AsyncExitStack() as closing:
-        hasher = Argon2PasswordHasher(profile=settings.password_profile, max_waiting=settings.hashing_queue)
+        hasher = Argon2PasswordHasher(
+            profile=settings.password_profile,
+            max_waiting=settings.hashing_queue,
+            # All workers together have a thread per core.
+            threads=max(1, (os.cpu_count() or 1) // settings.workers),
+        )
         closing.callback(hasher.close)
         database = open_database(settings)
         closing.push_async_callback(database.close)
@@ -150,15 +156,19 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         )
 
 
-def _metrics_server(settings: Settings, flowless: Flowless) -> MetricsServer | None:
-    """Start serving metrics if that is configured. Raises OSError."""
+def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -> MetricsServer | None:
+    """Start serving metrics if that is configured. Raises OSError.
+
+    Each worker has a port of its own, the next ones after the configured: one port shared would show any of them.
+    """
     if not settings.metrics_listen:
         return None
     sources = [of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns), of_housekeeping(flowless.housekeeping)]
     if isinstance(flowless.tier, RedisSessionTier):
         sources.append(of_redis(flowless.tier))
     host, _, port = settings.metrics_listen.rpartition(":")
-    return MetricsServer(host=host.strip("[]"), port=int(port), sources=sources)
+    port_of_worker = int(port) + worker_index - 1 if int(port) else 0
+    return MetricsServer(host=host.strip("[]"), port=port_of_worker, sources=sources)
 
 
 def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
@@ -172,9 +182,10 @@ def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
     )
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_index: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
 
+    `worker_index`, from 1, says that a supervisor started this process as one of several on one port.
     Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage) before `on_ready`; after it
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
@@ -199,8 +210,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_concurrent_calls=settings.max_concurrent_calls,
             serve_reflection=settings.reflection,
+            share_port=worker_index is not None,
         )
-        metrics = _metrics_server(settings, flowless)
+        metrics = _metrics_server(settings, flowless, worker_index or 1)
         if metrics is not None:
             log.info("metrics", address=metrics.address)
         address = server.bind(settings.listen, cert_file=settings.tls_cert_file, key_file=settings.tls_key_file)
@@ -208,6 +220,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if worker_index is not None:
+            when_supervisor_ends(stop.set)
         tailing = asyncio.create_task(tail.run())
         tailing.add_done_callback(lambda _: stop.set())
         waking = asyncio.create_task(wakeups.run())

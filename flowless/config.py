@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(0.005, gt=0, le=0.1, description="how long a call waits for Redis")
     redis_ttl_seconds: int = Field(3_600, ge=1, le=86_400, description="entries of Redis live at most this long")
     listen: str = Field("127.0.0.1:7600", description="host:port, [v6]:port, or unix:/path")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve the port together")
     tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback")
     tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file")
     insecure_listen: bool = Field(
@@ -160,6 +161,8 @@ class Settings(BaseSettings):
             not self.listen.startswith("unix:/") or self.tls_cert_file is not None
         ):
             raise ValueError("listen: a Unix socket is unix:/absolute/path and takes no TLS")
+        if self.workers > 1 and self.listen.startswith("unix:"):
+            raise ValueError("workers: a Unix socket has one owner; listen on host:port, or set workers = 1")
         if self.session_idle_seconds > self.session_absolute_seconds:
             raise ValueError("session_idle_seconds must not exceed session_absolute_seconds")
         if self.activity_interval_seconds > self.session_idle_seconds / 2:

@@ -283,18 +283,19 @@ class FlowlessProcess(ManagedProcess):
         listen: str = "127.0.0.1:0",
         database_url: str = "",
         name: str = "flowless",
+        arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         echo: IO[str] | None = None,
     ) -> None:
         """`name` tells the logs of several replicas in one directory apart; `database_url` instead of SQLite.
 
-        `environment` adds to and overrides what is set here; give `TESTING` in tests.
+        `arguments` follow `serve`. `environment` adds to and overrides what is set here; give `TESTING` in tests.
         """
         self.database_url = database_url or f"sqlite:///{directory / 'flowless.db'}"
         super().__init__(
             name="flowless",
             module="flowless",
-            arguments=("serve",),
+            arguments=("serve", *arguments),
             environment={
                 "FLOWLESS_DATABASE_URL": self.database_url,
                 "FLOWLESS_LISTEN": listen,

@@ -73,9 +73,21 @@ def _lay_out_exception(_: object, __: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
-def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
+def _name_worker(worker: int) -> Any:
+    """Make the processor that says which process of several an event is from."""
+
+    def add(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {"worker": worker, **event}
+
+    return add
+
+
+def configure(
+    *, level: str = "info", style: str = "auto", stream: TextIO | None = None, worker: int | None = None
+) -> None:
     """Set up logging for the process, to standard error unless told otherwise.
 
+    `worker`, if given, stands in every event.
     `style` is `json`, `console`, or `auto`: console on a terminal, JSON elsewhere.
     """
     target = stream if stream is not None else sys.stderr
@@ -88,6 +100,7 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *((_name_worker(worker),) if worker is not None else ()),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,

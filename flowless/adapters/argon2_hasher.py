@@ -36,11 +36,11 @@ PROFILES: Final[dict[str, argon2.Parameters]] = {
 class Argon2PasswordHasher:
     """See `flowless.ports.passwords.PasswordHasher`."""
 
-    def __init__(self, *, profile: str, max_waiting: int, workers: int | None = None) -> None:
-        self._workers = workers if workers is not None else os.cpu_count() or 1
-        self._max_jobs = self._workers + max_waiting
+    def __init__(self, *, profile: str, max_waiting: int, threads: int | None = None) -> None:
+        self._threads = threads if threads is not None else os.cpu_count() or 1
+        self._max_jobs = self._threads + max_waiting
         self._jobs = 0
-        self._pool = ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="argon2")
         self._hasher = argon2.PasswordHasher.from_parameters(PROFILES[profile])
         # What an unknown user's password is compared with, so that the answer takes as long as for a known one.
         self._nobody = self._hasher.hash(os.urandom(16).hex())

@@ -33,7 +33,7 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def settings_from(config: Path | None, **overrides: Any) -> Settings:
+def settings_from(config: Path | None, *, worker: int | None = None, **overrides: Any) -> Settings:
     """Read the settings and set up logging, or exit saying what to mend."""
     try:
         settings = load(config, **overrides)
@@ -41,7 +41,7 @@ def settings_from(config: Path | None, **overrides: Any) -> Settings:
         settings.redis_keys()
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
-    logs.configure(level=settings.log_level, style=settings.log_format)
+    logs.configure(level=settings.log_level, style=settings.log_format, worker=worker)
     return settings
 
 

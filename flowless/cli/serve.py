@@ -5,7 +5,7 @@ import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -23,10 +23,12 @@ from flowless.cli.common import (
 from flowless.config import Settings
 from flowless.domain.bridges import Scope
 from flowless.services.bridges import Bridges
+from flowless.workers import Supervisor, reserved
 from trust_core.errors import Reason, TrustError
 from trust_core.unix_socket import SocketError
 
 DEV_BRIDGE = "dev"
+_STOP_MARGIN_SECONDS: Final = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -40,9 +42,28 @@ def _announce(address: str) -> None:
     typer.echo(f"flowless listening on {address}")
 
 
-def _run_server(settings: Settings) -> None:
+def _run_workers(settings: Settings, config: Path | None) -> None:
+    """Serve with several processes; their failure is ours."""
     try:
-        asyncio.run(serve(settings, on_ready=_announce))
+        with reserved(settings.listen) as address:
+            arguments = ["--workers", str(settings.workers), "--worker-listen", address]
+            if config is not None:
+                arguments += ["--config", str(config)]
+            supervisor = Supervisor(
+                workers=settings.workers,
+                arguments=arguments,
+                stop_seconds=settings.lame_duck_seconds + settings.drain_seconds + _STOP_MARGIN_SECONDS,
+            )
+            code = asyncio.run(supervisor.run(on_ready=lambda: _announce(address)))
+    except OSError as error:
+        fail(str(error), EXIT_SETTINGS)
+    if code:
+        raise typer.Exit(code)
+
+
+def _run_server(settings: Settings, *, worker_index: int | None = None) -> None:
+    try:
+        asyncio.run(serve(settings, on_ready=_announce, worker_index=worker_index))
     except SchemaError as error:
         fail(str(error), EXIT_SETTINGS)
     except (OSError, SocketError) as error:
@@ -51,16 +72,30 @@ def _run_server(settings: Settings) -> None:
         fail(error.message, exit_code_of(error))
 
 
-def _serve(config: ConfigOption = None) -> None:
+def _serve(
+    config: ConfigOption = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve the port together; FLOWLESS_WORKERS, else 1.")
+    ] = None,
+    worker_index: Annotated[int | None, typer.Option(hidden=True)] = None,
+    worker_listen: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Serve until SIGTERM, then drain. Prints one line on standard output when ready; logs go to standard error.
 
     \b
     Examples:
       flowless migrate && flowless serve
       FLOWLESS_LISTEN=127.0.0.1:7600 FLOWLESS_DATABASE_URL=sqlite:////var/lib/flowless/flowless.db flowless serve
-      flowless serve --config /etc/flowless/flowless.toml
+      flowless serve --config /etc/flowless/flowless.toml --workers 4
     """
-    _run_server(settings_from(config))
+    given = {"workers": workers, "listen": worker_listen}
+    settings = settings_from(
+        config, worker=worker_index, **{name: value for name, value in given.items() if value is not None}
+    )
+    if worker_index is None and settings.workers > 1:
+        _run_workers(settings, config)
+    else:
+        _run_server(settings, worker_index=worker_index)
 
 
 async def _migrated(settings: Settings) -> tuple[str | None, str]:
@@ -114,7 +149,7 @@ def _dev(
         fail(f"{data_dir} cannot be used as a directory: {error.strerror}", EXIT_SETTINGS)
     data_dir = data_dir.resolve()
     settings = settings_from(
-        None, database_url=f"sqlite:///{data_dir / 'flowless.db'}", listen=listen, reflection=True
+        None, database_url=f"sqlite:///{data_dir / 'flowless.db'}", listen=listen, reflection=True, workers=1
     )
     if not settings.is_local:
         fail("dev listens on loopback or a Unix socket only", EXIT_SETTINGS)

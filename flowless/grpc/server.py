@@ -54,6 +54,7 @@ class FlowlessServer:
         max_message_bytes: int,
         max_concurrent_calls: int,
         serve_reflection: bool,
+        share_port: bool,
     ) -> None:
         self._health = Health(services=[service.full_name for service in SERVICES])
         self._socket: UnixSocket | None = None
@@ -61,7 +62,7 @@ class FlowlessServer:
         self._server = grpc.aio.server(
             interceptors=[authorization, ErrorBoundary(program="flowless")],
             maximum_concurrent_rpcs=max_concurrent_calls,
-            options=_options(max_message_bytes),
+            options=_options(max_message_bytes, share_port=share_port),
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, self._server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
@@ -104,7 +105,7 @@ class FlowlessServer:
             self._socket.release()
 
 
-def _options(max_message_bytes: int) -> Sequence[tuple[str, int]]:
+def _options(max_message_bytes: int, *, share_port: bool) -> Sequence[tuple[str, int]]:
     return (
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", 8_192),
@@ -115,5 +116,5 @@ def _options(max_message_bytes: int) -> Sequence[tuple[str, int]]:
         # Clients may ping as often as our own sidecars do; faster ones are cut off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(share_port)),
     )

@@ -40,7 +40,7 @@ class Held:
 
 @pytest.fixture
 def hasher() -> Iterator[Argon2PasswordHasher]:
-    made = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=1, workers=1)
+    made = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=1, threads=1)
     yield made
     made.close()
 

@@ -33,7 +33,7 @@ class Identity:
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
         self.clock = FakeClock()
-        self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, workers=2)
+        self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, threads=2)
         self.users = Users(
             store=stores.users,
             hasher=self.hasher,
