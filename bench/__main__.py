@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+import redis
 
 from bench import alternatives, processes, report, sessions
 from bench.in_process import InProcessHits
@@ -32,6 +33,7 @@ from tools.processes import (
     last_lines,
     temporary_directory,
 )
+from tools.redis_server import RedisServer
 from trustlayer.v1 import session_pb2, validator_pb2, validator_pb2_grpc
 
 METHOD: Final = "/trustlayer.v1.ValidatorService/Validate"
@@ -206,7 +208,8 @@ def run(size: Size) -> str:
     with temporary_directory() as directory, ExitStack() as stack:
         rig = Rig(stack, directory, size)
         sampled: list[session_pb2.LoginResponse] = rig.logins[:DIFFERENT_IDS]
-        redis = stack.enter_context(alternatives.redis_server(directory))
+        server = stack.enter_context(RedisServer())
+        client = stack.enter_context(redis.Redis(unix_socket_path=str(server.socket)))
         in_process = InProcessHits(sampled)
         subjects: dict[str, Subject] = {}
         try:
@@ -217,7 +220,7 @@ def run(size: Size) -> str:
             say(native_note)
         subjects |= {
             PYTHON_1: timed(rig.validate),
-            REDIS: timed(alternatives.redis_get_and_decode(redis, rig.logins)),
+            REDIS: timed(alternatives.redis_get_and_decode(client, rig.logins)),
             JWT: timed(alternatives.jwt_verify(sampled)),
             LOOKUP: timed(in_process.lookup),
             IN_PROCESS: timed(in_process.bytes_to_bytes),
@@ -266,7 +269,7 @@ def main() -> int:
     exit_on_sigterm()
     try:
         print(run(QUICK if arguments.quick else FULL))
-    except (LoadError, ProcessError, alternatives.RedisError, sessions.UnexpectedAnswerError) as error:
+    except (LoadError, ProcessError, sessions.UnexpectedAnswerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except grpc.RpcError as error:

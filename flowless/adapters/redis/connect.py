@@ -86,6 +86,14 @@ def connect(url: str, *, max_connections: int) -> Client:
     return master
 
 
+async def disconnect(client: Client) -> None:
+    """Close every connection, also those to the Sentinels, which the client of a master does not know as its own."""
+    manager: Any = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        await sentinel.aclose()
+    await client.aclose()
+
+
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
     found = []
     for part in netloc.rpartition("@")[2].split(","):

@@ -20,7 +20,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from flowless.adapters.redis.breaker import Breaker
-from flowless.adapters.redis.connect import Client
+from flowless.adapters.redis.connect import Client, disconnect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.domain.sessions import SessionRead
 from trust_core import logs
@@ -116,7 +116,7 @@ class RedisSessionTier:
         await asyncio.gather(*self._running, return_exceptions=True)
         try:
             async with asyncio.timeout(1.0):
-                await self._client.aclose()
+                await disconnect(self._client)
         except (RedisError, OSError, TimeoutError):
             pass  # it is gone either way
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowless.adapters.redis.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_NS, LAST_PAUSE_NS, Breaker
-from flowless.adapters.redis.connect import connect, problem_of
+from flowless.adapters.redis.connect import connect, disconnect, problem_of
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.domain.sessions import SessionRead
 from tests.support.clock import FakeClock
@@ -122,7 +122,7 @@ def test_pauses_grow_up_to_a_cap_and_late_failures_do_not_lengthen_them() -> Non
 )
 async def test_every_kind_of_redis_has_a_url(url: str) -> None:
     assert problem_of(url) is None
-    await connect(url, max_connections=2).aclose()
+    await disconnect(connect(url, max_connections=2))
 
 
 @pytest.mark.parametrize(
