@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?=
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
-WORKERS ?= 2
+WORKERS ?= 3
 
 # One way to behave whatever the caller's own settings are, and caches inside the tree.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -101,12 +101,14 @@ lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upg
 ## ---- measure ----
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure the hit path beside its alternatives, and the sidecar's memory
+bench: $(INSTALLED) ## measure the hit path beside its alternatives, the sidecar's memory, and storage
 	@$(PY) -m bench
+	@$(PY) -m bench.storage
 
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not how fast
 	@$(PY) -m bench --quick
+	@$(PY) -m bench.storage --quick
 
 .PHONY: bench-server-model
 bench-server-model: $(INSTALLED) ## compare server models for the sidecar (docs/decisions)

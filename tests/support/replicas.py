@@ -19,7 +19,9 @@ from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port
 from tools.redis_server import RedisServer
 from trustlayer.v1 import types_pb2
 
-STALENESS_SECONDS: Final = 2.0
+STALENESS_SECONDS: Final = 3.0
+UPSTREAM_TIMEOUT_SECONDS: Final = 2.0
+"""Longer than by default: other tests run on this machine, and a slow call is not what is looked for here."""
 SETTINGS: Final[Mapping[str, str]] = {**TESTING, "FLOWLESS_LAME_DUCK_SECONDS": "0.3"}
 
 
@@ -134,7 +136,10 @@ def deployment(directory: Path, *, environment: Mapping[str, str] | None = None)
                     upstream=",".join(addresses[number % 2 :] + addresses[: number % 2]),
                     secret=secret,
                     max_staleness_seconds=STALENESS_SECONDS,
-                    environment={"BRIDGE_SIDECAR_CACHE_MAX_ENTRIES": entries},
+                    environment={
+                        "BRIDGE_SIDECAR_CACHE_MAX_ENTRIES": entries,
+                        "BRIDGE_SIDECAR_UPSTREAM_TIMEOUT_SECONDS": f"{UPSTREAM_TIMEOUT_SECONDS:g}",
+                    },
                 )
             )
             for number, entries in enumerate(("1000", "1000", "2"))
