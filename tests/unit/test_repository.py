@@ -9,7 +9,20 @@ import pytest
 from tests.support.repository import ROOT, addresses_in, files, pinned
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-SERVER_ONLY = {"aiosqlite", "alembic", "argon2-cffi", "email-validator", "pydantic", "rich", "sqlalchemy", "typer"}
+SERVER_ONLY = {
+    "aiosqlite",
+    "alembic",
+    "argon2-cffi",
+    "email-validator",
+    "prometheus-client",
+    "psycopg",
+    "pydantic",
+    "pynacl",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "typer",
+}
 
 
 def test_no_file_names_a_package_index_or_a_path_of_this_machine() -> None:
