@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import jwt
 import redis
@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 
 from trustlayer.v1 import session_pb2
-
-READY_SECONDS: Final = 10.0
 
 
 def redis_get_and_decode(client: redis.Redis, logins: Sequence[session_pb2.LoginResponse]) -> Callable[[int], object]:

@@ -215,3 +215,22 @@ async def test_background_work_is_bounded(bench: Bench) -> None:
     reads = [bench.tiers.read(s.digest, min_revision=0, max_staleness_ns=0) for s in sessions * 40]
     await asyncio.gather(*reads)
     assert len(bench.tiers._background) <= 256
+
+
+async def test_an_entry_from_beyond_what_this_replica_has_read_is_not_believed(bench: Bench) -> None:
+    """It is ahead of a replica that lags, or of a database that was restored and knows nothing of it."""
+    session = await bench.session()
+    await bench.ask(session)
+    bench.tier.entries[session.digest] = replace(bench.tier.entries[session.digest], revision=1)
+    assert await bench.ask(session) == (True, False)
+
+
+async def test_an_entry_that_was_asked_for_under_another_log_is_not_believed(bench: Bench) -> None:
+    session = await bench.session()
+    await bench.ask(session)
+    bench.tier.gate.clear()
+    asking = asyncio.ensure_future(bench.ask(session))
+    await asyncio.sleep(0.01)
+    bench.tail.position = replace(bench.tail.position, log_id="another")
+    bench.tier.gate.set()
+    assert await asking == (True, False)
