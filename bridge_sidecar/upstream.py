@@ -39,7 +39,7 @@ _OPTIONS: Final = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),  # a restarted replica is in use before the next one goes
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -72,8 +72,13 @@ def refuses_bridge(error: grpc.RpcError) -> bool:
 
 
 def _not_taken(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the replica did not work on the call: it cannot be reached, or is about to stop."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE and grpc_edge.reason_of(error) in ("", Reason.DRAINING)
+    """Whether the replica did not finish the call for want of a replica: not reachable, about to stop, or stopping.
+
+    A server that stops ends a call that it has just accepted as CANCELLED; a call that this side cancels raises
+    `asyncio.CancelledError` instead.
+    """
+    gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return gone and grpc_edge.reason_of(error) in ("", Reason.DRAINING)
 
 
 def open_channel(address: str, *, ca_file: str | None) -> grpc.aio.Channel:

@@ -47,6 +47,7 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self.delivers_rows = True
         self.lies_about_revision = 0
         self.validate_error: TrustError | None = None
+        self.validate_aborts: list[tuple[grpc.StatusCode, str]] = []  # one for each call to come
         self.validate_gate = asyncio.Event()
         self.validate_gate.set()
         self.relay_error: TrustError | None = None
@@ -150,6 +151,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         found = self.sessions.get(request.session_id, DenialReason.UNKNOWN)
         revision = self.lies_about_revision or self.revision
         await self.validate_gate.wait()
+        if self.validate_aborts:
+            await context.abort(*self.validate_aborts.pop(0))
         if self.validate_error is not None:
             raise self.validate_error
         if revision < request.min_revision and not self.lies_about_revision:

@@ -140,6 +140,32 @@ async def test_what_keeps_flowless_from_answering_is_unavailable_and_never_a_den
         assert (await app.status()).unavailable == 1
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_a_call_that_a_stopping_replica_drops_is_asked_again_and_only_a_few_times(
+    run_dir: Path, code: grpc.StatusCode
+) -> None:
+    async with running_sidecar(run_dir) as app:
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        app.flowless.validate_aborts = [(code, "going"), (code, "gone")]
+        assert (await app.validate(session_id)).HasField("session")
+        assert len(app.flowless.validate_requests) == 3
+        app.flowless.validate_aborts = [(code, "gone")] * 4
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await app.validate(new_id())
+        assert reason(failed.value) == "UPSTREAM_UNAVAILABLE"
+        assert len(app.flowless.validate_requests) == 6
+
+
+async def test_a_call_that_failed_for_another_reason_is_not_asked_again(run_dir: Path) -> None:
+    async with running_sidecar(run_dir) as app:
+        app.flowless.validate_aborts = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many")]
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await app.validate(new_id())
+        assert reason(failed.value) == "UPSTREAM_UNAVAILABLE"
+        assert len(app.flowless.validate_requests) == 1
+
+
 async def test_a_slow_flowless_is_unavailable_after_the_upstream_timeout(run_dir: Path) -> None:
     async with running_sidecar(run_dir, upstream_timeout_seconds=0.1) as app:
         app.flowless.validate_gate.clear()
