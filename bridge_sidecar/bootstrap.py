@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -106,6 +107,7 @@ class Sidecar:
             random=random.random,  # jitter, not secrecy
             settings=WatchSettings(
                 instance=config.instance,
+                watcher_id=secrets.token_hex(16),
                 max_staleness_ns=config.max_staleness_ns,
                 ping_interval_ns=config.ping_interval_ns,
             ),

@@ -67,6 +67,7 @@ class WatchSettings:
     """What the watch says of itself, and its rhythm."""
 
     instance: str
+    watcher_id: str
     max_staleness_ns: int
     ping_interval_ns: int
     backoff: Backoff = Backoff()
@@ -162,6 +163,10 @@ class RevocationWatch:
                 now_ns = self._clock.elapsed_ns()
                 if protocol.deaf(now_ns):
                     raise _EndedError("Flowless is silent")
+                applied = protocol.take_confirmation()
+                if applied is not None:
+                    confirmation = bridge_pb2.WatchApplied(applied_revision=applied)
+                    await self._write(call, bridge_pb2.WatchRevocationsRequest(applied=confirmation))
                 ping = protocol.ping_due(now_ns)
                 if ping is not None:
                     message = bridge_pb2.WatchPing(nonce=ping.nonce, applied_revision=ping.applied_revision)
@@ -183,6 +188,7 @@ class RevocationWatch:
             log_id=self._cache.log_id,
             last_revision=self._cache.applied_revision,
             instance=self._settings.instance,
+            watcher_id=self._settings.watcher_id,
             max_staleness=Duration(seconds=seconds, nanos=nanos),
         )
 
@@ -228,6 +234,8 @@ class RevocationWatch:
             ready = response.ready
             protocol.on_ready(log_id=ready.log_id, reset=ready.reset, revision=ready.revision)
             self.state = WatchState.CONNECTING
+        elif kind == "barrier":
+            protocol.on_barrier()
         elif kind == "go_away":
             raise _GoAwayError
         # Anything else is of a newer Flowless; it must not rely on our understanding it.

@@ -14,6 +14,10 @@ tighter in the usual case: nobody joins a flight that a revocation applied since
 and asked again when a later revocation that touches it has been applied meanwhile; and a caller who needs a later
 revision than the flight asked for starts a flight of their own.
 
+Without a lease nobody can tell what has been revoked since a question was sent, and a revoke that waits for all
+sidecars does not wait for this one: then a flight is joined only before its question is sent. Under load that is
+while it waits for a slot, so equal questions are still shared.
+
 One event loop runs all of this. A flight is a task of its own, so it does not die with the first caller who gives
 up; it is cancelled when the last one has gone.
 """
@@ -131,13 +135,14 @@ class Counters:
 class _Flight:
     """One shared question to upstream. `seen_revision` is what the cache had applied when it was last sent."""
 
-    __slots__ = ("begun_at_ns", "generation", "min_revision", "seen_revision", "task", "waiters")
+    __slots__ = ("begun_at_ns", "generation", "min_revision", "seen_revision", "sent", "task", "waiters")
 
     def __init__(self, *, min_revision: int, seen_revision: int, generation: int, begun_at_ns: int) -> None:
         self.begun_at_ns = begun_at_ns
         self.min_revision = min_revision
         self.seen_revision = seen_revision
         self.generation = generation
+        self.sent = False
         self.waiters = 0
         self.task: asyncio.Task[_Landed] | None = None
 
@@ -259,9 +264,11 @@ class Validator:
                 task.cancel()
 
     def _may_join(self, flight: _Flight, digest: bytes, min_revision: int) -> bool:
+        now_ns = self._clock.elapsed_ns()
         return (
             flight.min_revision >= min_revision
-            and self._clock.elapsed_ns() - flight.begun_at_ns <= 2 * self._max_age_ns  # a slot, then an answer
+            and (not flight.sent or self._lease.held(now_ns))
+            and now_ns - flight.begun_at_ns <= 2 * self._max_age_ns  # a slot, then an answer
             and flight.generation == self._cache.generation
             and not self._cache.may_touch_since(digest, flight.seen_revision)
         )
@@ -312,7 +319,7 @@ class Validator:
         demanded = flight.min_revision
         for _ in range(1 + _RE_ASKS):
             ticket = cache.ticket()
-            flight.seen_revision, flight.generation = cache.applied_revision, cache.generation
+            flight.seen_revision, flight.generation, flight.sent = cache.applied_revision, cache.generation, True
             sent_at_ns = self._clock.elapsed_ns()
             self.counters.upstream_calls += 1
             answer = await self._source.validate_session(

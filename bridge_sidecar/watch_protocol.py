@@ -54,6 +54,7 @@ class WatchProtocol:
         self._nonce = 0
         self._next_ping_ns = opened_at_ns
         self._outstanding: OrderedDict[int, _Sent] = OrderedDict()
+        self._asked = False
         self.live = False
 
     def on_ready(self, *, log_id: str, reset: bool, revision: int) -> None:
@@ -93,6 +94,19 @@ class WatchProtocol:
         del self._outstanding[nonce]
         self._lease.renew(sent.at_ns)
         self.live = True
+
+    def on_barrier(self) -> None:
+        """Note that somebody waits until the rows so far are applied; they are: what comes is taken in at once."""
+        if not self._ready:
+            raise ProtocolViolationError("a barrier before WatchReady")
+        self._asked = True
+
+    def take_confirmation(self) -> int | None:
+        """Return the revision to confirm, once for each time that it was asked for."""
+        if not self._asked:
+            return None
+        self._asked = False
+        return self._cache.applied_revision
 
     def ping_due(self, now_ns: int) -> Ping | None:
         """Return a ping to send now, if one is due; its sending counts from `now_ns`."""

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from datetime import timedelta
 
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
-from flowless.adapters.metrics import MetricsServer, of_housekeeping, of_redis, of_tail
+from flowless.adapters.metrics import MetricsServer, of_barriers, of_housekeeping, of_redis, of_tail
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
@@ -19,6 +21,7 @@ from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import require_current
+from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
 from flowless.adapters.sql.users import SqlUserStore
@@ -31,6 +34,7 @@ from flowless.grpc.server import FlowlessServer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.session_tier import NoSessionTier, SessionTier
+from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.recent_revocations import RecentRevocations
@@ -38,6 +42,7 @@ from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
 from flowless.services.users import Users
+from flowless.services.watchers import Watchers
 from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
@@ -57,6 +62,8 @@ class Flowless:
     sessions: Sessions
     bridges: Bridges
     tail: RevocationTail
+    watchers: Watchers
+    barriers: Barriers
     recent: RecentRevocations
     tiers: SessionTiers
     tier: SessionTier
@@ -97,8 +104,19 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         )
         limits = SessionLimits(absolute=settings.session_absolute, idle=settings.session_idle)
         store = SqlSessionStore(database=database)
+        replica_id = secrets.token_hex(16)
+        watchers = Watchers(max_departed=settings.max_watchers)
+        barriers = Barriers(
+            registry=SqlReplicaRegistry(database=database),
+            watchers=watchers,
+            clock=clock,
+            replica_id=replica_id,
+            name=f"{socket.gethostname()[:100]}-{os.getpid()}",
+        )
+        closing.push_async_callback(barriers.close)
         tail = RevocationTail(
-            log=SqlRevocationLog(database=database, engine=database.tail_reader),
+            log=SqlRevocationLog(database=database, engine=database.tail_reader, replica_id=replica_id),
+            membership=barriers,
             clock=clock,
             poll_interval=settings.poll_seconds,
             min_spacing=settings.min_read_spacing_seconds,
@@ -113,6 +131,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             tail=tail,
             limits=limits,
             max_ttl_seconds=settings.redis_ttl_seconds,
+            longest_staleness_ns=lambda: barriers.longest_staleness_ns,
             clock=clock,
         )
         closing.push_async_callback(tiers.close)
@@ -136,6 +155,8 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             sessions=sessions,
             bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
             tail=tail,
+            watchers=watchers,
+            barriers=barriers,
             recent=recent,
             tiers=tiers,
             tier=tier,
@@ -163,7 +184,11 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
     """
     if not settings.metrics_listen:
         return None
-    sources = [of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns), of_housekeeping(flowless.housekeeping)]
+    sources = [
+        of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns),
+        of_barriers(flowless.barriers, flowless.watchers, flowless.tail),
+        of_housekeeping(flowless.housekeeping),
+    ]
     if isinstance(flowless.tier, RedisSessionTier):
         sources.append(of_redis(flowless.tier))
     host, _, port = settings.metrics_listen.rpartition(":")
@@ -198,20 +223,10 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         tail.listen(flowless.recent.on_revocation)
         tail.listen(flowless.tiers.on_revocation)
         tail.when_started_over(flowless.recent.start_over)
+        await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
-        server = FlowlessServer(
-            bridges=flowless.bridges,
-            identity=IdentityServicer(users=flowless.users),
-            session=SessionServicer(sessions=flowless.sessions),
-            trust_token=TrustTokenServicer(),
-            bridge=BridgeServicer(sessions=flowless.sessions, bridges=flowless.bridges, tail=tail, log=flowless.log),
-            admin=AdminServicer(bridges=flowless.bridges, clock=flowless.clock),
-            max_message_bytes=settings.max_message_bytes,
-            max_concurrent_calls=settings.max_concurrent_calls,
-            serve_reflection=settings.reflection,
-            share_port=worker_index is not None,
-        )
+        server = _server(settings, flowless, share_port=worker_index is not None)
         metrics = _metrics_server(settings, flowless, worker_index or 1)
         if metrics is not None:
             log.info("metrics", address=metrics.address)
@@ -222,8 +237,10 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
             loop.add_signal_handler(number, stop.set)
         if worker_index is not None:
             when_supervisor_ends(stop.set)
-        tailing = asyncio.create_task(tail.run())
-        tailing.add_done_callback(lambda _: stop.set())
+        # Without either of these a replica cannot vouch for leases, and must go.
+        vital = (asyncio.create_task(tail.run()), asyncio.create_task(flowless.barriers.run()))
+        for task in vital:
+            task.add_done_callback(lambda _: stop.set())
         waking = asyncio.create_task(wakeups.run())
         cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
@@ -243,11 +260,45 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         await _ended(waking)
         if metrics is not None:
             metrics.stop()
-        failure = await _ended(tailing)
-    if failure is not None:
+        failures = [await _ended(task) for task in vital]
+        await flowless.barriers.leave()
+    for failure in filter(None, failures):
         log.error("the revocation log is no longer followed", **logs.describe_exception(failure))
         raise TrustError(Reason.INTERNAL, "stopped by a fault of its own; the log says where")
     log.info("stopped")
+
+
+def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
+    return FlowlessServer(
+        bridges=flowless.bridges,
+        identity=IdentityServicer(users=flowless.users),
+        session=SessionServicer(sessions=flowless.sessions, barriers=flowless.barriers),
+        trust_token=TrustTokenServicer(),
+        bridge=BridgeServicer(
+            sessions=flowless.sessions,
+            bridges=flowless.bridges,
+            tail=flowless.tail,
+            log=flowless.log,
+            watchers=flowless.watchers,
+            barriers=flowless.barriers,
+            clock=flowless.clock,
+        ),
+        admin=AdminServicer(
+            bridges=flowless.bridges, barriers=flowless.barriers, tail=flowless.tail, clock=flowless.clock
+        ),
+        max_message_bytes=settings.max_message_bytes,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        serve_reflection=settings.reflection,
+        share_port=share_port,
+    )
+
+
+async def _join(barriers: Barriers) -> None:
+    """Make this replica known, if storage lets it: one that only reads still validates. The tail tries again."""
+    try:
+        await barriers.join()
+    except TrustError as error:
+        logs.get_logger("flowless").warning("cannot make this replica known; no leases until then", why=error.message)
 
 
 async def _ended(task: asyncio.Task[None]) -> BaseException | None:

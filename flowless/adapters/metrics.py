@@ -13,8 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from flowless.adapters.redis.tier import RedisSessionTier
+from flowless.services.barriers import Barriers
 from flowless.services.housekeeping import Housekeeping
 from flowless.services.revocation_tail import RevocationTail
+from flowless.services.watchers import Watchers
 
 Source = Callable[[], Iterable[Metric]]
 _NS: Final = 1e9
@@ -60,6 +62,21 @@ def of_tail(tail: RevocationTail, *, elapsed_ns: Callable[[], int]) -> Source:
         yield _gauge("flowless_revocation_tail_failing", "1 while the log cannot be read.", int(tail.failing))
         yield _counter("flowless_revocation_tail_reads", "Reads of the log's end.", tail.reads)
         yield _gauge("flowless_watchers", "Open watch streams.", tail.watchers)
+
+    return read
+
+
+def of_barriers(barriers: Barriers, watchers: Watchers, tail: RevocationTail) -> Source:
+    """Metrics of revokes that wait for all sidecars, and of how far behind the slowest sidecar is."""
+
+    def read() -> Iterator[Metric]:
+        behind = watchers.furthest_behind(tail.position.revision)
+        text = "Revisions that the connected watcher which has confirmed least is behind the log's end."
+        yield _gauge("flowless_watcher_lag_revisions", text, behind)
+        waits = CounterMetricFamily("flowless_barriers", "Revokes that waited for all sidecars.", labels=["outcome"])
+        for outcome, count in barriers.outcomes.items():
+            waits.add_metric([outcome], count)
+        yield waits
 
     return read
 

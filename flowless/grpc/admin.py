@@ -4,7 +4,9 @@ from flowless.domain.bridges import Scope
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.replies import not_implemented, wrote
+from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
+from flowless.services.revocation_tail import RevocationTail
 from trust_core.clock import Clock
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import admin_pb2 as pb
@@ -14,8 +16,10 @@ from trustlayer.v1 import admin_pb2_grpc
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """See proto/trustlayer/v1/admin.proto."""
 
-    def __init__(self, *, bridges: Bridges, clock: Clock) -> None:
+    def __init__(self, *, bridges: Bridges, barriers: Barriers, tail: RevocationTail, clock: Clock) -> None:
         self._bridges = bridges
+        self._barriers = barriers
+        self._tail = tail
         self._clock = clock
 
     async def CreateBridge(self, request: pb.CreateBridgeRequest, context: Context) -> pb.CreateBridgeResponse:
@@ -61,6 +65,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.ListSigningKeysResponse:
         """See the proto."""
         not_implemented("AdminService/ListSigningKeys")
+
+    async def ListWatchers(self, request: pb.ListWatchersRequest, context: Context) -> pb.ListWatchersResponse:
+        """See the proto."""
+        replicas = [convert.replica(record) for record in await self._barriers.replicas()]
+        return pb.ListWatchersResponse(replicas=replicas, revision=self._tail.position.revision)
 
     async def ListAuditEvents(
         self, request: pb.ListAuditEventsRequest, context: Context

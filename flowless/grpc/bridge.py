@@ -10,9 +10,12 @@ from flowless.grpc import convert
 from flowless.grpc.authorization import caller
 from flowless.grpc.watch import WatchStream
 from flowless.ports.stores import RevocationLog
+from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.sessions import Sessions
+from flowless.services.watchers import Watchers
+from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Context
 from trust_core.modes import DenialReason
@@ -26,8 +29,21 @@ _PREWARM_SECONDS: Final = 10.0
 class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
     """See proto/trustlayer/v1/bridge.proto."""
 
-    def __init__(self, *, sessions: Sessions, bridges: Bridges, tail: RevocationTail, log: RevocationLog) -> None:
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        bridges: Bridges,
+        tail: RevocationTail,
+        log: RevocationLog,
+        watchers: Watchers,
+        barriers: Barriers,
+        clock: Clock,
+    ) -> None:
         self._sessions = sessions
+        self._watchers = watchers
+        self._barriers = barriers
+        self._clock = clock
         self._bridges = bridges
         self._tail = tail
         self._log = log
@@ -61,7 +77,15 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         self, request_iterator: AsyncIterator[pb.WatchRevocationsRequest], context: Context
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         """See the proto."""
-        stream = WatchStream(tail=self._tail, log=self._log, bridges=self._bridges, caller=caller())
+        stream = WatchStream(
+            tail=self._tail,
+            log=self._log,
+            bridges=self._bridges,
+            watchers=self._watchers,
+            barriers=self._barriers,
+            clock=self._clock,
+            caller=caller(),
+        )
         async for response in stream.serve(request_iterator):
             yield response
 

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
 from flowless.domain.bridges import Bridge
 from flowless.domain.fields import Fields
+from flowless.domain.replicas import ReplicaRecord
 from flowless.domain.sessions import ActiveSession, Session
 from flowless.domain.users import Profile, User, UserStatus
 from trust_core import modes
@@ -202,3 +203,27 @@ def from_page_token(token: str, *, parts: int) -> tuple[str, ...] | None:
         fields.add("page_token", "a token from the answer before, or empty")
         fields.refuse()
     return found
+
+
+def replica(record: ReplicaRecord) -> admin_pb2.Replica:
+    """Message of a replica with its watchers."""
+    report = record.report
+    return admin_pb2.Replica(
+        id=report.id,
+        name=report.name,
+        revision=report.revision,
+        doubted=record.doubted,
+        watcher_count=report.watching,
+        watchers=[
+            admin_pb2.Watcher(
+                bridge_id=watcher.bridge_id,
+                instance=watcher.instance,
+                applied_revision=watcher.applied_revision,
+                lag=max(0, report.revision - watcher.applied_revision),
+                silent_for=None if watcher.silent_for is None else duration(watcher.silent_for),
+                max_staleness=duration(watcher.max_staleness),
+                connected=watcher.connected,
+            )
+            for watcher in report.watchers
+        ],
+    )

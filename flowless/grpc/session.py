@@ -1,16 +1,22 @@
 """SessionService: message -> service -> message."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final, cast
 
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.authorization import caller
 from flowless.grpc.replies import wrote
+from flowless.services.barriers import Barriers
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
 from trust_core.identifiers import is_session_handle
 from trustlayer.v1 import session_pb2 as pb
 from trustlayer.v1 import session_pb2_grpc
+
+_USUAL_WAIT: Final = timedelta(seconds=5)
+_LONGEST_WAIT: Final = timedelta(seconds=60)
+_FOR_THE_ANSWER_SECONDS: Final = 0.1
 
 
 def _position(token: str) -> tuple[datetime, str] | None:
@@ -32,8 +38,9 @@ def _position(token: str) -> tuple[datetime, str] | None:
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """See proto/trustlayer/v1/session.proto."""
 
-    def __init__(self, *, sessions: Sessions) -> None:
+    def __init__(self, *, sessions: Sessions, barriers: Barriers) -> None:
         self._sessions = sessions
+        self._barriers = barriers
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.LoginResponse:
         """See the proto."""
@@ -71,11 +78,52 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, context: Context) -> pb.RevokeSessionResponse:
         """See the proto."""
-        return pb.RevokeSessionResponse(revision=wrote(context, await self._sessions.revoke(request.handle)))
+        wait = _wait_of(request, context)
+        revision = wrote(context, await self._sessions.revoke(request.handle))
+        return pb.RevokeSessionResponse(revision=revision, barrier=await self._barrier(revision, wait))
 
     async def RevokeUserSessions(
         self, request: pb.RevokeUserSessionsRequest, context: Context
     ) -> pb.RevokeUserSessionsResponse:
         """See the proto."""
+        wait = _wait_of(request, context)
         revision = await self._sessions.revoke_all_of_user(request.user_id, except_handle=request.except_handle)
-        return pb.RevokeUserSessionsResponse(revision=wrote(context, revision))
+        wrote(context, revision)
+        return pb.RevokeUserSessionsResponse(revision=revision, barrier=await self._barrier(revision, wait))
+
+    async def _barrier(self, revision: int, wait: "_Wait | None") -> pb.RevokeBarrier | None:
+        if wait is None:
+            return None
+        outcome = await self._barriers.wait(revision, timeout_seconds=wait.seconds_left())
+        return pb.RevokeBarrier(
+            reached=outcome.reached, applied=outcome.applied, expired=outcome.expired, waiting=outcome.waiting
+        )
+
+
+class _Wait:
+    """How long a revoke may wait for sidecars: its own limit, and what the call's deadline leaves for the answer."""
+
+    def __init__(self, *, seconds: float, context: Context) -> None:
+        self._seconds = seconds
+        self._context = context
+
+    def seconds_left(self) -> float:
+        # None without a deadline, whatever the stub says.
+        remaining = cast("float | None", self._context.time_remaining())
+        if remaining is None:
+            return self._seconds
+        return max(0.0, min(self._seconds, remaining - _FOR_THE_ANSWER_SECONDS))
+
+
+def _wait_of(request: pb.RevokeSessionRequest | pb.RevokeUserSessionsRequest, context: Context) -> _Wait | None:
+    """Read whom to wait for, before anything is revoked. Errors: INVALID_FIELD."""
+    fields = Fields()
+    if request.wait not in (pb.REVOKE_WAIT_UNSPECIFIED, pb.REVOKE_WAIT_ALL_SIDECARS):
+        fields.add("wait", "a RevokeWait that this version knows, or unspecified")
+    timeout = convert.time_delta("wait_timeout", request.wait_timeout, fields)
+    if not timedelta(0) <= timeout <= _LONGEST_WAIT:
+        fields.add("wait_timeout", f"0 to {_LONGEST_WAIT.total_seconds():.0f} s")
+    fields.refuse()
+    if request.wait == pb.REVOKE_WAIT_UNSPECIFIED:
+        return None
+    return _Wait(seconds=(timeout or _USUAL_WAIT).total_seconds(), context=context)

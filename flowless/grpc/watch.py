@@ -9,16 +9,21 @@ revision R can only be read by the watcher after every row up to R.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from typing import Any, Final
 
 from flowless.domain.fields import Fields
+from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.grpc import convert
 from flowless.grpc.authorization import Caller
 from flowless.ports.stores import RevocationLog
+from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
-from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
+from flowless.services.revocation_tail import PAGE, Asked, GoAway, Item, Pong, RevocationTail, Subscription
+from flowless.services.watchers import Watcher, Watchers
 from trust_core import logs
+from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
 from trustlayer.v1 import bridge_pb2 as pb
 
@@ -30,10 +35,23 @@ _CLOSING_SECONDS: Final = 5.0
 class WatchStream:
     """Serves one stream. Everything happens in the event loop; the pinging half is a task of its own."""
 
-    def __init__(self, *, tail: RevocationTail, log: RevocationLog, bridges: Bridges, caller: Caller) -> None:
+    def __init__(
+        self,
+        *,
+        tail: RevocationTail,
+        log: RevocationLog,
+        bridges: Bridges,
+        watchers: Watchers,
+        barriers: Barriers,
+        clock: Clock,
+        caller: Caller,
+    ) -> None:
         self._tail = tail
         self._log = log
         self._bridges = bridges
+        self._watchers = watchers
+        self._barriers = barriers
+        self._clock = clock
         self._caller = caller
         self._logger: Any = logs.get_logger("flowless")
 
@@ -46,8 +64,16 @@ class WatchStream:
         if start.last_revision > self._tail.position.revision:
             await self._tail.read_after_now()
         subscription = self._tail.subscribe(bridge_id=self._caller.bridge.id)
+        watcher = self._watchers.arrive(
+            bridge_id=self._caller.bridge.id,
+            instance=start.instance,
+            watcher_id=start.watcher_id,
+            staleness_ns=start.max_staleness.ToNanoseconds(),
+            applied_revision=start.last_revision if start.log_id == subscription.start.log_id else 0,
+        )
+        admitted = asyncio.Event()
         helpers = (
-            asyncio.ensure_future(self._answer_pings(requests, subscription)),
+            asyncio.ensure_future(self._answer_pings(requests, subscription, watcher, admitted)),
             asyncio.ensure_future(self._authenticate_again(subscription)),
         )
         # Its end is noticed by the next `take`. A stream that is stuck in sending never gets there and is cut.
@@ -55,12 +81,17 @@ class WatchStream:
         try:
             # After subscribing: that the bridge was revoked is either seen here or closes the subscription.
             await self._require_good_credential()
+            # Before its first ping is answered, everybody who waits has to know how long to wait for it.
+            await self._barriers.admit(start.max_staleness.ToTimedelta())
+            admitted.set()
             head = subscription.start
             reset = not await self._can_replay(start, head)
             after = head.revision if reset else start.last_revision
             yield pb.WatchRevocationsResponse(ready=pb.WatchReady(log_id=head.log_id, reset=reset, revision=after))
             async for batch in self._replay(after, until=head.revision):
                 yield _batch(batch)
+            if self._barriers.asked > watcher.applied_revision:
+                yield _asked(self._barriers.asked)
             while True:
                 items = await subscription.take()
                 for response in _responses(items):
@@ -71,6 +102,7 @@ class WatchStream:
             return
         finally:
             self._tail.unsubscribe(subscription)
+            self._watchers.leave(watcher, now_ns=self._clock.elapsed_ns())
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -117,12 +149,25 @@ class WatchStream:
             after = rows[-1].revision
 
     async def _answer_pings(
-        self, requests: AsyncIterator[pb.WatchRevocationsRequest], subscription: Subscription
+        self,
+        requests: AsyncIterator[pb.WatchRevocationsRequest],
+        subscription: Subscription,
+        watcher: Watcher,
+        admitted: asyncio.Event,
     ) -> None:
         try:
+            await admitted.wait()
             async for request in requests:
-                if request.WhichOneof("message") != "ping":
+                kind = request.WhichOneof("message")
+                if kind == "applied":
+                    self._watchers.applied(watcher, applied_revision=request.applied.applied_revision)
+                    continue
+                if kind != "ping":
                     raise _violation("message", "a ping after the start")
+                # Noted when it arrives: its lease, which runs from when it was sent, ends no later.
+                self._watchers.pinged(
+                    watcher, applied_revision=request.ping.applied_revision, now_ns=self._clock.elapsed_ns()
+                )
                 head = await self._tail.read_after_now()
                 # The tail has put every row up to `head` into the subscription before it came back.
                 subscription.put(Pong(request.ping.nonce, head.revision))
@@ -167,7 +212,10 @@ async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest]) -> pb.Watc
         fields.add("start.last_revision", "0 or more")
     fields.text("start.instance", request.start.instance, most=128)
     fields.text("start.log_id", request.start.log_id, most=64)
-    convert.time_delta("start.max_staleness", request.start.max_staleness, fields)
+    fields.text("start.watcher_id", request.start.watcher_id, most=64)
+    staleness = convert.time_delta("start.max_staleness", request.start.max_staleness, fields)
+    if not timedelta(0) <= staleness <= LONGEST_STALENESS:
+        fields.add("start.max_staleness", f"0 to {LONGEST_STALENESS.total_seconds():.0f} s")
     fields.refuse()
     return request.start
 
@@ -184,11 +232,17 @@ def _responses(items: Iterable[Item]) -> list[pb.WatchRevocationsResponse]:
             rows = []
         if isinstance(item, Pong):
             responses.append(pb.WatchRevocationsResponse(pong=pb.WatchPong(nonce=item.nonce, revision=item.revision)))
+        elif isinstance(item, Asked):
+            responses.append(_asked(item.revision))
         elif isinstance(item, GoAway):
             responses.append(pb.WatchRevocationsResponse(go_away=pb.WatchGoAway()))
     if rows:
         responses.append(_batch(rows))
     return responses
+
+
+def _asked(revision: int) -> pb.WatchRevocationsResponse:
+    return pb.WatchRevocationsResponse(barrier=pb.WatchBarrier(revision=revision))
 
 
 def _batch(rows: Iterable[Revocation]) -> pb.WatchRevocationsResponse:

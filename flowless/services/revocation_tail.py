@@ -17,7 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.ports.stores import RevocationLog
@@ -40,7 +40,35 @@ class GoAway:
     """This replica is about to stop."""
 
 
-Item = Revocation | Pong | GoAway
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody waits until this revision is applied everywhere; every row up to it was put before."""
+
+    revision: int
+
+
+Item = Revocation | Pong | GoAway | Asked
+
+
+class Membership(Protocol):
+    """This replica's place in the table of replicas; see `barriers`."""
+
+    @property
+    def asked(self) -> int:
+        """The revision up to which somebody waits."""
+        ...
+
+    async def join(self) -> None:
+        """Make this replica known. Raises what storage raises."""
+        ...
+
+    def on_read(self, *, revision: int, barrier_revision: int) -> bool:
+        """Note how far the log was read and passed on; says whether watchers are to be asked."""
+        ...
+
+    def start_over(self) -> None:
+        """Forget revisions: they were of another log."""
+        ...
 
 
 class Subscription:
@@ -106,6 +134,7 @@ class RevocationTail:
         self,
         *,
         log: RevocationLog,
+        membership: Membership,
         clock: Clock,
         poll_interval: float,
         min_spacing: float,
@@ -113,6 +142,7 @@ class RevocationTail:
         max_backlog: int = 20_000,
     ) -> None:
         self._log = log
+        self._membership = membership
         self._clock = clock
         self._poll_interval = poll_interval
         self._min_spacing = min_spacing
@@ -230,6 +260,13 @@ class RevocationTail:
         self.reads += 1
         began_ns = self._clock.elapsed_ns()
         head = await self._log.head()
+        if not head.member:
+            # Nobody who waits for all sidecars would know of ours.
+            await self._membership.join()
+            began_ns = self._clock.elapsed_ns()
+            head = await self._log.head()
+            if not head.member:
+                raise TrustError(Reason.STORAGE_UNAVAILABLE, "this replica cannot make itself known; retry")
         if head.log_id != self._position.log_id or head.revision < self._position.revision:
             self._start_over(head, began_ns)
             return
@@ -245,6 +282,9 @@ class RevocationTail:
             )
         self._position = head
         self._read_began_ns = began_ns
+        if self._membership.on_read(revision=head.revision, barrier_revision=head.barrier_revision):
+            for subscription in self._subscriptions:
+                subscription.put(Asked(self._membership.asked))
 
     def _publish(self, row: Revocation) -> None:
         for listener in self._listeners:
@@ -260,6 +300,7 @@ class RevocationTail:
         """Another log, or rows that we missed are gone: nobody can be told what happened, so everybody replays."""
         for subscription in list(self._subscriptions):
             subscription.close(TrustError(Reason.DRAINING, "the log cannot be followed; open a new stream"))
+        self._membership.start_over()
         for listener in self._start_over_listeners:
             listener(head)
         self._position = head

@@ -2,7 +2,8 @@
 
 A hit in Redis counts only if all of this holds:
 
-1. The caller takes an answer that is a little old, and this replica began to read the log's end no longer ago.
+1. The caller takes an answer that is a little old, and this replica began to read the log's end no longer ago; nor
+   longer ago than who waits for all sidecars would wait for this replica.
 2. No revocation that this replica has read touches the session after the revision at which the entry was true.
 3. The answer reaches the revision that the caller demands: it is as good as the end of the log that (2) was checked
    against. An entry from beyond that end is not believed.
@@ -15,7 +16,7 @@ is not done. A cancelled caller leaves it alone.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -84,8 +85,11 @@ class SessionTiers:
         tail: Tail,
         limits: SessionLimits,
         max_ttl_seconds: float,
+        longest_staleness_ns: Callable[[], int],
         clock: Clock,
     ) -> None:
+        """`longest_staleness_ns`: whoever waits for all sidecars waits so long for this replica (see `barriers`)."""
+        self._longest_staleness_ns = longest_staleness_ns
         self._store = store
         self._tier = tier
         self._recent = recent
@@ -122,7 +126,7 @@ class SessionTiers:
         revision = position.revision
         believed = (
             position.log_id == log_id
-            and arrived_ns - self._tail.read_began_ns <= max_staleness_ns
+            and arrived_ns - self._tail.read_began_ns <= min(max_staleness_ns, self._longest_staleness_ns())
             and revision >= min_revision
             # Ahead of what this replica has read: it lags, or the database was restored and the entry knows a future.
             and entry.revision <= position.revision

@@ -1,5 +1,6 @@
 """Two replicas over PostgreSQL and Redis, and three sidecars, all real processes: any call may land anywhere."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -79,6 +80,38 @@ def test_a_revoke_on_one_replica_is_refused_everywhere_within_the_bound(
                 break
             assert started < returned + STALENESS_SECONDS
     assert [outcome(app, session_ids[0]) for app in deployed.apps] == ["ACTIVE"] * 3
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_revoke_that_waits_on_one_replica_is_refused_everywhere_at_once(
+    deployed: Deployment, clients: list[Client], session_ids: list[str], replica: int
+) -> None:
+    wait_until_active(deployed, session_ids)
+    for _ in range(10):
+        login = clients[replica].new_session()
+        assert [outcome(app, login.session_id) for app in deployed.apps] == ["ACTIVE"] * 3
+        barrier = clients[replica].revoke_and_wait(login.session.handle)
+        assert [outcome(app, login.session_id) for app in deployed.apps] == ["REVOKED"] * 3
+        assert barrier.reached
+        assert barrier.applied >= 3
+
+
+def test_a_revoke_that_waits_does_not_wait_for_a_replica_that_hangs_longer_than_for_its_leases(
+    deployed: Deployment, clients: list[Client], session_ids: list[str]
+) -> None:
+    wait_until_active(deployed, session_ids)
+    login = clients[1].new_session()
+    wait_until_active(deployed, [login.session_id])
+    deployed.replicas[0].signal(signal.SIGSTOP)
+    try:
+        barrier = clients[1].revoke_and_wait(login.session.handle)
+        # Those that watched the hanging replica ask another, or nobody can tell them: none says yes.
+        refused = [outcome(app, login.session_id) for app in deployed.apps]
+    finally:
+        deployed.replicas[0].signal(signal.SIGCONT)
+    assert barrier.reached
+    assert "ACTIVE" not in refused
+    wait_until_active(deployed, session_ids)
 
 
 def test_a_rolling_restart_of_all_replicas_fails_no_validation_of_a_valid_session(

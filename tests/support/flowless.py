@@ -114,6 +114,11 @@ class Client:
         """Revoke one session."""
         return self.sessions.RevokeSession(session_pb2.RevokeSessionRequest(handle=handle)).revision
 
+    def revoke_and_wait(self, handle: str) -> session_pb2.RevokeBarrier:
+        """Revoke one session and wait for all sidecars."""
+        request = session_pb2.RevokeSessionRequest(handle=handle, wait=session_pb2.REVOKE_WAIT_ALL_SIDECARS)
+        return self.sessions.RevokeSession(request).barrier
+
     def create_bridge(self, *scopes: Scope) -> tuple[str, str]:
         """Create a bridge with these scopes; return its id and secret."""
         numbers = [options_pb2.Scope.ValueType(scope.value) for scope in scopes]

@@ -16,6 +16,8 @@ class ScriptedLog:
     def __init__(self) -> None:
         self.log_id = "log-1"
         self.compacted_through = 0
+        self.barrier_revision = 0
+        self.member = True
         self.error: Exception | None = None
         self.begun = 0
         self._rows: list[Revocation] = []
@@ -47,7 +49,13 @@ class ScriptedLog:
 
     async def head(self) -> LogHead:
         self.begun += 1
-        head = LogHead(log_id=self.log_id, revision=self.end, compacted_through=self.compacted_through)
+        head = LogHead(
+            log_id=self.log_id,
+            revision=self.end,
+            compacted_through=self.compacted_through,
+            barrier_revision=self.barrier_revision,
+            member=self.member,
+        )
         error = self.error
         await self._gate.wait()
         if error is not None:

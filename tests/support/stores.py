@@ -12,6 +12,7 @@ from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import migrate
+from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
 from flowless.adapters.sql.users import SqlUserStore
@@ -20,6 +21,7 @@ from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import Session
 from flowless.domain.users import Profile, User, UserStatus
 from flowless.ports.housekeeping import HousekeepingStore
+from flowless.ports.replicas import ReplicaRegistry
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
 from tests.support import databases
 from trust_core.identifiers import digest, new_bridge_id, new_session_handle, new_session_id, new_user_id
@@ -40,6 +42,9 @@ class Stores:
     bridges: BridgeStore
     log: RevocationLog
     housekeeping: HousekeepingStore
+    replicas: ReplicaRegistry
+    log_of: Callable[[str], RevocationLog]
+    """The log as a replica reads it."""
     when_log_written: Callable[[Callable[[], None]], None]
 
     async def end(self) -> int:
@@ -93,6 +98,8 @@ def over(database: Database) -> Stores:
         bridges=SqlBridgeStore(database=database),
         log=SqlRevocationLog(database=database),
         housekeeping=SqlHousekeepingStore(database=database),
+        replicas=SqlReplicaRegistry(database=database),
+        log_of=lambda replica_id: SqlRevocationLog(database=database, replica_id=replica_id),
         when_log_written=database.when_log_written,
     )
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flowless.adapters.sql.database import Database
-from flowless.adapters.sql.schema import log_head, revocations
+from flowless.adapters.sql.schema import log_head, replicas, revocations
 from flowless.domain.revocations import LogHead, Revocation
 from trust_core.errors import Reason, TrustError
 
@@ -14,18 +14,28 @@ from trust_core.errors import Reason, TrustError
 class SqlRevocationLog:
     """See `flowless.ports.stores.RevocationLog`."""
 
-    def __init__(self, *, database: Database, engine: AsyncEngine | None = None) -> None:
-        """`engine`: read through this one instead of the shared readers."""
+    def __init__(self, *, database: Database, engine: AsyncEngine | None = None, replica_id: str = "") -> None:
+        """`engine`: read through this one instead of the shared readers. `replica_id`: see `LogHead.member`."""
         self._database = database
         self._engine = engine
+        member: sa.ColumnElement[bool] = sa.true()
+        if replica_id:
+            member = sa.exists().where(replicas.c.id == replica_id, sa.not_(replicas.c.doubted))
+        self._head = sa.select(log_head, member.label("member"))
 
     async def head(self) -> LogHead:
         """See the port."""
-        found = await self._database.fetch(sa.select(log_head), engine=self._engine)
+        found = await self._database.fetch(self._head, engine=self._engine)
         if not found:
             raise TrustError(Reason.STORAGE_UNAVAILABLE, "there is no log; run `flowless migrate`")
         (row,) = found
-        return LogHead(log_id=row.log_id, revision=row.revision, compacted_through=row.compacted_through)
+        return LogHead(
+            log_id=row.log_id,
+            revision=row.revision,
+            compacted_through=row.compacted_through,
+            barrier_revision=row.barrier_revision,
+            member=bool(row.member),
+        )
 
     async def after(self, revision: int, *, until: int, limit: int) -> Sequence[Revocation]:
         """See the port."""

@@ -95,6 +95,8 @@ log_head: Final = sa.Table(
     sa.Column("log_id", _String(32), nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("compacted_through", sa.BigInteger, nullable=False),
+    # Every replica is to acknowledge the log up to here: a revoke waits for it.
+    sa.Column("barrier_revision", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 revocations: Final = sa.Table(
@@ -104,6 +106,23 @@ revocations: Final = sa.Table(
     sa.Column("subject", _String(16), nullable=False),
     sa.Column("key", _String(64), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+# One row for each replica that runs or may still run.
+replicas: Final = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", _String(32), primary_key=True),
+    sa.Column("name", _String(128), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("doubted", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("longest_staleness_us", sa.BigInteger, nullable=False),
+    sa.Column("watching", sa.Integer, nullable=False),
+    sa.Column("watchers", sa.Text, nullable=False),
+    sa.Column("acknowledged", sa.BigInteger, nullable=False),
+    sa.Column("applied", sa.Integer, nullable=False),
+    sa.Column("expired", sa.Integer, nullable=False),
 )
 
 bridges: Final = sa.Table(

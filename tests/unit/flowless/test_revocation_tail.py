@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from flowless.domain.revocations import Revocation
-from flowless.services.revocation_tail import PAGE, GoAway, Item, Pong, RevocationTail, Subscription
+from flowless.services.revocation_tail import PAGE, Asked, GoAway, Item, Pong, RevocationTail, Subscription
 from tests.support.clock import FakeClock
 from tests.support.scripted_log import ScriptedLog
 from trust_core.errors import Reason, TrustError
@@ -41,8 +41,35 @@ async def _settle() -> None:
 
 
 def _tail(log: ScriptedLog, *, clock: FakeClock | None = None, **options: Any) -> RevocationTail:
-    values: dict[str, Any] = {"poll_interval": NEVER, "min_spacing": 0.0, "max_subscriptions": 100} | options
+    values: dict[str, Any] = {
+        "membership": Membership(),
+        "poll_interval": NEVER,
+        "min_spacing": 0.0,
+        "max_subscriptions": 100,
+    } | options
     return RevocationTail(log=log, clock=clock or FakeClock(), **values)
+
+
+class Membership:
+    """A place in the table of replicas: what the tail told it, and what joining does."""
+
+    def __init__(self, *, on_join: Callable[[], None] = lambda: None) -> None:
+        self.asked = 0
+        self.joined = 0
+        self.started_over = 0
+        self._on_join = on_join
+
+    async def join(self) -> None:
+        self.joined += 1
+        self._on_join()
+
+    def on_read(self, *, revision: int, barrier_revision: int) -> bool:
+        news = min(revision, barrier_revision) > self.asked
+        self.asked = max(self.asked, min(revision, barrier_revision))
+        return news
+
+    def start_over(self) -> None:
+        self.started_over += 1
 
 
 @asynccontextmanager
@@ -375,3 +402,53 @@ async def test_a_defect_ends_the_tail_and_leaves_no_caller_waiting(log: Scripted
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
     with pytest.raises(ZeroDivisionError):
         await _soon(running)
+
+
+async def test_a_read_by_a_replica_that_others_do_not_know_of_vouches_for_nothing_until_it_is_known(
+    log: ScriptedLog,
+) -> None:
+    """Who waits for all sidecars would not wait for those that got their lease by it."""
+
+    def known() -> None:
+        log.member = True
+
+    membership = Membership(on_join=known)
+    async with _running(log, membership=membership) as tail:
+        log.member = False
+        log.append()
+        assert (await _soon(tail.read_after_now())).revision == 1
+        assert membership.joined == 1
+        assert log.begun == 3  # at the start, without being known, and again
+
+
+async def test_a_replica_that_cannot_become_known_gives_no_proof_and_keeps_its_position(log: ScriptedLog) -> None:
+    membership = Membership()
+    async with _running(log, membership=membership, poll_interval=SOON) as tail:
+        log.member = False
+        log.append()
+        with pytest.raises(TrustError) as caught:
+            await _soon(tail.read_after_now())
+        assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+        assert tail.position.revision == 0
+        log.member = True
+        await _until(lambda: tail.position.revision == 1)
+
+
+async def test_watchers_are_asked_behind_the_rows_that_somebody_waits_for_and_once(log: ScriptedLog) -> None:
+    async with _running(log) as tail:
+        subscription = tail.subscribe(bridge_id=BRIDGE)
+        log.append(count=2)
+        log.barrier_revision = 2
+        await _soon(tail.read_after_now())
+        await _soon(tail.read_after_now())
+        items = await _soon(subscription.take())
+        assert _revisions(items[:2]) == [1, 2]
+        assert items[2:] == [Asked(2)]
+
+
+async def test_another_log_makes_membership_forget_its_revisions(log: ScriptedLog) -> None:
+    membership = Membership()
+    async with _running(log, membership=membership) as tail:
+        log.log_id = "log-2"
+        await _soon(tail.read_after_now())
+        assert membership.started_over == 1

@@ -62,6 +62,7 @@ class Bench:
     tier: Tier = field(default_factory=Tier)
     recent: RecentRevocations = field(default_factory=RecentRevocations)
     tail: Tail = field(default_factory=lambda: Tail(LogHead(log_id="", revision=0, compacted_through=0), 0))
+    longest_staleness_ns: int = 10 * NS_PER_SECOND
     tiers: SessionTiers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ class Bench:
             tail=self.tail,
             limits=LIMITS,
             max_ttl_seconds=600,
+            longest_staleness_ns=lambda: self.longest_staleness_ns,
             clock=self.clock,
         )
 

@@ -10,10 +10,13 @@ import pytest
 from flowless.domain.bridges import Scope
 from flowless.grpc.authorization import Caller
 from flowless.grpc.watch import WatchStream
+from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import PAGE, RevocationTail
+from flowless.services.watchers import Watchers
 from tests.support.clock import FakeClock
 from tests.support.scripted_log import ScriptedLog
+from tests.support.scripted_replicas import ScriptedReplicas
 from tests.support.stores import counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
@@ -64,14 +67,23 @@ def watching(tmp_path: Path) -> Watching:
     @asynccontextmanager
     async def made(log: ScriptedLog) -> AsyncIterator[tuple[WatchStream, RevocationTail]]:
         clock = FakeClock()
-        tail = RevocationTail(log=log, clock=clock, poll_interval=NEVER, min_spacing=0.0, max_subscriptions=10)
+        watchers = Watchers()
+        barriers = Barriers(
+            registry=ScriptedReplicas(), watchers=watchers, clock=clock, replica_id="replica", name="replica"
+        )
+        tail = RevocationTail(
+            log=log, membership=barriers, clock=clock, poll_interval=NEVER, min_spacing=0.0, max_subscriptions=10
+        )
         await tail.start()
         running = asyncio.create_task(tail.run())
         async with sqlite(tmp_path) as stores:
             bridges = Bridges(store=stores.bridges, clock=clock, random=counting_random)
             new = await bridges.create("shop", frozenset(Scope))
             caller = Caller(new.bridge, digest(new.secret))
-            yield WatchStream(tail=tail, log=log, bridges=bridges, caller=caller), tail
+            stream = WatchStream(
+                tail=tail, log=log, bridges=bridges, watchers=watchers, barriers=barriers, clock=clock, caller=caller
+            )
+            yield stream, tail
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 

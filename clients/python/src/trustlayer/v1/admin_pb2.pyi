@@ -388,6 +388,149 @@ class ListSigningKeysResponse(_message.Message):
 Global___ListSigningKeysResponse: _TypeAlias = ListSigningKeysResponse  # noqa: Y015
 
 @_typing.final
+class ListWatchersRequest(_message.Message):
+    """See AdminService.ListWatchers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWatchersRequest: _TypeAlias = ListWatchersRequest  # noqa: Y015
+
+@_typing.final
+class Watcher(_message.Message):
+    """A sidecar, or another bridge, on the watch stream of one replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    SILENT_FOR_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    bridge_id: _builtins.str
+    """The bridge whose credential it uses."""
+    instance: _builtins.str
+    """The name that it gave itself."""
+    applied_revision: _builtins.int
+    """The last revision that it said it has applied."""
+    lag: _builtins.int
+    """Revisions that it was behind the log's end as its replica knew it."""
+    connected: _builtins.bool
+    """Whether its stream was open. A watcher that left is listed until the time
+    that it may answer from its cache is over.
+    """
+    @_builtins.property
+    def silent_for(self) -> _duration_pb2.Duration:
+        """Time between its last ping and the report; absent when it never pinged."""
+
+    @_builtins.property
+    def max_staleness(self) -> _duration_pb2.Duration:
+        """How long after a ping it may answer from its cache."""
+
+    def __init__(
+        self,
+        *,
+        bridge_id: _builtins.str = ...,
+        instance: _builtins.str = ...,
+        applied_revision: _builtins.int = ...,
+        lag: _builtins.int = ...,
+        silent_for: _duration_pb2.Duration | None = ...,
+        max_staleness: _duration_pb2.Duration | None = ...,
+        connected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "bridge_id", b"bridge_id", "connected", b"connected", "instance", b"instance", "lag", b"lag", "max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Watcher: _TypeAlias = Watcher  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """One process that serves Flowless, as it last reported itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DOUBTED_FIELD_NUMBER: _builtins.int
+    WATCHER_COUNT_FIELD_NUMBER: _builtins.int
+    WATCHERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Random, made anew at each start."""
+    name: _builtins.str
+    """Host name and process id."""
+    revision: _builtins.int
+    """The end of the log as it knew it."""
+    doubted: _builtins.bool
+    """Whether it may be gone: it has not reported for so long that others noted
+    it, and will forget it unless it reports again.
+    """
+    watcher_count: _builtins.int
+    """All of its watchers, those included that `watchers` leaves out."""
+    @_builtins.property
+    def watchers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watcher]:
+        """Those that are furthest behind, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        doubted: _builtins.bool = ...,
+        watcher_count: _builtins.int = ...,
+        watchers: _abc.Iterable[Global___Watcher] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubted", b"doubted", "id", b"id", "name", b"name", "revision", b"revision", "watcher_count", b"watcher_count", "watchers", b"watchers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class ListWatchersResponse(_message.Message):
+    """See AdminService.ListWatchers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The end of the log now."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """In the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWatchersResponse: _TypeAlias = ListWatchersResponse  # noqa: Y015
+
+@_typing.final
 class ListAuditEventsRequest(_message.Message):
     """See AdminService.ListAuditEvents."""
 

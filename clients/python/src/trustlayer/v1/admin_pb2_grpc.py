@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.FromString,
                 _registered_method=True)
+        self.ListWatchers = channel.unary_unary(
+                '/trustlayer.v1.AdminService/ListWatchers',
+                request_serializer=trustlayer_dot_v1_dot_admin__pb2.ListWatchersRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListWatchersResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/trustlayer.v1.AdminService/ListAuditEvents',
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.ListAuditEventsRequest.SerializeToString,
@@ -142,6 +147,18 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWatchers(self, request, context):
+        """Lists the replicas of Flowless and the sidecars that watch them, as each
+        replica last reported them, at most some seconds ago.
+
+        Scope: SCOPE_ADMIN.
+        Errors: STORAGE_UNAVAILABLE.
+        Idempotency: no side effects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """Lists audit events, newest first, a page at a time.
 
@@ -185,6 +202,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSigningKeys,
                     request_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.SerializeToString,
+            ),
+            'ListWatchers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWatchers,
+                    request_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListWatchersRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_admin__pb2.ListWatchersResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -355,6 +377,33 @@ class AdminService:
             '/trustlayer.v1.AdminService/ListSigningKeys',
             trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.SerializeToString,
             trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWatchers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.AdminService/ListWatchers',
+            trustlayer_dot_v1_dot_admin__pb2.ListWatchersRequest.SerializeToString,
+            trustlayer_dot_v1_dot_admin__pb2.ListWatchersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,14 @@ class AdminServiceStub:
     Errors: NOT_IMPLEMENTED until built.
     Idempotency: no side effects.
     """
+    ListWatchers: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListWatchersRequest, _admin_pb2.ListWatchersResponse]
+    """Lists the replicas of Flowless and the sidecars that watch them, as each
+    replica last reported them, at most some seconds ago.
+
+    Scope: SCOPE_ADMIN.
+    Errors: STORAGE_UNAVAILABLE.
+    Idempotency: no side effects.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListAuditEventsRequest, _admin_pb2.ListAuditEventsResponse]
     """Lists audit events, newest first, a page at a time.
 
@@ -128,6 +136,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     Scope: SCOPE_ADMIN.
     Errors: NOT_IMPLEMENTED until built.
+    Idempotency: no side effects.
+    """
+    ListWatchers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListWatchersRequest, _admin_pb2.ListWatchersResponse]  # type: ignore[assignment]
+    """Lists the replicas of Flowless and the sidecars that watch them, as each
+    replica last reported them, at most some seconds ago.
+
+    Scope: SCOPE_ADMIN.
+    Errors: STORAGE_UNAVAILABLE.
     Idempotency: no side effects.
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditEventsRequest, _admin_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
@@ -216,6 +232,20 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Scope: SCOPE_ADMIN.
         Errors: NOT_IMPLEMENTED until built.
+        Idempotency: no side effects.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWatchers(
+        self,
+        request: _admin_pb2.ListWatchersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListWatchersResponse, _abc.Awaitable[_admin_pb2.ListWatchersResponse]]:
+        """Lists the replicas of Flowless and the sidecars that watch them, as each
+        replica last reported them, at most some seconds ago.
+
+        Scope: SCOPE_ADMIN.
+        Errors: STORAGE_UNAVAILABLE.
         Idempotency: no side effects.
         """
 

@@ -196,15 +196,24 @@ class WatchStart(_message.Message):
     LAST_REVISION_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    WATCHER_ID_FIELD_NUMBER: _builtins.int
     log_id: _builtins.str
     """The log that last_revision belongs to; empty at the first start."""
     last_revision: _builtins.int
     """The last revision applied; replay begins after it."""
     instance: _builtins.str
     """Name of the sidecar in status output, at most 128 characters."""
+    watcher_id: _builtins.str
+    """Random, made anew at each start of the watcher's process, at most 64
+    characters: whoever comes back under it is not waited for twice. May be
+    empty.
+    """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """How long after a ping this watcher may still trust its cache."""
+        """How long after a ping this watcher may still answer from its cache; at most
+        600 s. A revoke that waits for all sidecars waits this long for one that is
+        cut off. Absent or 0: the watcher never answers from a cache.
+        """
 
     def __init__(
         self,
@@ -213,10 +222,11 @@ class WatchStart(_message.Message):
         last_revision: _builtins.int = ...,
         instance: _builtins.str = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
+        watcher_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "last_revision", b"last_revision", "log_id", b"log_id", "max_staleness", b"max_staleness"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "last_revision", b"last_revision", "log_id", b"log_id", "max_staleness", b"max_staleness", "watcher_id", b"watcher_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,6 +259,28 @@ class WatchPing(_message.Message):
 Global___WatchPing: _TypeAlias = WatchPing  # noqa: Y015
 
 @_typing.final
+class WatchApplied(_message.Message):
+    """Answers WatchBarrier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    applied_revision: _builtins.int
+    """The last revision that the sidecar has applied."""
+    def __init__(
+        self,
+        *,
+        applied_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchApplied: _TypeAlias = WatchApplied  # noqa: Y015
+
+@_typing.final
 class WatchRevocationsRequest(_message.Message):
     """See BridgeService.WatchRevocations."""
 
@@ -256,6 +288,7 @@ class WatchRevocationsRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___WatchStart:
         """First."""
@@ -264,17 +297,22 @@ class WatchRevocationsRequest(_message.Message):
     def ping(self) -> Global___WatchPing:
         """Then."""
 
+    @_builtins.property
+    def applied(self) -> Global___WatchApplied:
+        """Once per barrier."""
+
     def __init__(
         self,
         *,
         start: Global___WatchStart | None = ...,
         ping: Global___WatchPing | None = ...,
+        applied: Global___WatchApplied | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ping", b"ping", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "message", b"message", "ping", b"ping", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ping", b"ping", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "message", b"message", "ping", b"ping", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "ping", "applied"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -395,6 +433,30 @@ class WatchPong(_message.Message):
 Global___WatchPong: _TypeAlias = WatchPong  # noqa: Y015
 
 @_typing.final
+class WatchBarrier(_message.Message):
+    """Somebody waits until this revision is applied everywhere. All rows up to it
+    were sent before.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBarrier: _TypeAlias = WatchBarrier  # noqa: Y015
+
+@_typing.final
 class WatchGoAway(_message.Message):
     """The last message: this replica is about to stop. Open a new stream at once."""
 
@@ -421,6 +483,7 @@ class WatchRevocationsResponse(_message.Message):
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
+    BARRIER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___WatchReady:
         """First."""
@@ -437,6 +500,10 @@ class WatchRevocationsResponse(_message.Message):
     def go_away(self) -> Global___WatchGoAway:
         """At drain."""
 
+    @_builtins.property
+    def barrier(self) -> Global___WatchBarrier:
+        """Whenever a revoke waits for all sidecars."""
+
     def __init__(
         self,
         *,
@@ -444,12 +511,13 @@ class WatchRevocationsResponse(_message.Message):
         revocations: Global___RevocationBatch | None = ...,
         pong: Global___WatchPong | None = ...,
         go_away: Global___WatchGoAway | None = ...,
+        barrier: Global___WatchBarrier | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["go_away", b"go_away", "message", b"message", "pong", b"pong", "ready", b"ready", "revocations", b"revocations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "go_away", b"go_away", "message", b"message", "pong", b"pong", "ready", b"ready", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["go_away", b"go_away", "message", b"message", "pong", b"pong", "ready", b"ready", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "go_away", b"go_away", "message", b"message", "pong", b"pong", "ready", b"ready", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ready", "revocations", "pong", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ready", "revocations", "pong", "go_away", "barrier"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

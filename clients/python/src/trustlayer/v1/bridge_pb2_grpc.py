@@ -77,7 +77,9 @@ class BridgeServiceServicer:
         from then on. Flowless answers WatchReady, then RevocationBatch as rows
         become visible, and one WatchPong per ping, sent only after it has read the
         log's end after the ping arrived and after all rows up to the pong's
-        revision. A caller that reads too slowly is disconnected and replays.
+        revision. A caller that reads too slowly is disconnected and replays. When a
+        revoke waits for all sidecars, Flowless sends WatchBarrier behind the rows
+        in question, and the caller answers WatchApplied at once.
 
         Scope: SCOPE_VALIDATE.
         Errors: INVALID_FIELD, TOO_MANY_CALLS, STORAGE_UNAVAILABLE, DRAINING (also

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/session.proto\x12\rtrustlayer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"t\n\x0cLoginRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\"L\n\rLoginResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\"#\n\rLogoutRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\"\n\x0eLogoutResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"*\n\x14RotateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"f\n\x15RotateSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12\x10\n\x08revision\x18\x03 \x01(\x03\"M\n\x13ListSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xde\x01\n\x0eSessionSummary\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_ip\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trustlayer.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x14RevokeSessionRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\")\n\x15RevokeSessionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"C\n\x19RevokeUserSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rexcept_handle\x18\x02 \x01(\t\".\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\xc7\x04\n\x0eSessionService\x12H\n\x05Login\x12\x1b.trustlayer.v1.LoginRequest\x1a\x1c.trustlayer.v1.LoginResponse\"\x04\xa8\xca\x18\x03\x12N\n\x06Logout\x12\x1c.trustlayer.v1.LogoutRequest\x1a\x1d.trustlayer.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12`\n\rRotateSession\x12#.trustlayer.v1.RotateSessionRequest\x1a$.trustlayer.v1.RotateSessionResponse\"\x04\xa8\xca\x18\x03\x12`\n\x0cListSessions\x12\".trustlayer.v1.ListSessionsRequest\x1a#.trustlayer.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x03\x12\x63\n\rRevokeSession\x12#.trustlayer.v1.RevokeSessionRequest\x1a$.trustlayer.v1.RevokeSessionResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12r\n\x12RevokeUserSessions\x12(.trustlayer.v1.RevokeUserSessionsRequest\x1a).trustlayer.v1.RevokeUserSessionsResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/session.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"t\n\x0cLoginRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\"L\n\rLoginResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\"#\n\rLogoutRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\"\n\x0eLogoutResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"*\n\x14RotateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"f\n\x15RotateSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12\x10\n\x08revision\x18\x03 \x01(\x03\"M\n\x13ListSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xde\x01\n\x0eSessionSummary\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_ip\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trustlayer.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rRevokeBarrier\x12\x0f\n\x07reached\x18\x01 \x01(\x08\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x05\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\"\x80\x01\n\x14RevokeSessionRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x15RevokeSessionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier\"\x9d\x01\n\x19RevokeUserSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rexcept_handle\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier*G\n\nRevokeWait\x12\x1b\n\x17REVOKE_WAIT_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVOKE_WAIT_ALL_SIDECARS\x10\x01\x32\xc7\x04\n\x0eSessionService\x12H\n\x05Login\x12\x1b.trustlayer.v1.LoginRequest\x1a\x1c.trustlayer.v1.LoginResponse\"\x04\xa8\xca\x18\x03\x12N\n\x06Logout\x12\x1c.trustlayer.v1.LogoutRequest\x1a\x1d.trustlayer.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12`\n\rRotateSession\x12#.trustlayer.v1.RotateSessionRequest\x1a$.trustlayer.v1.RotateSessionResponse\"\x04\xa8\xca\x18\x03\x12`\n\x0cListSessions\x12\".trustlayer.v1.ListSessionsRequest\x1a#.trustlayer.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x03\x12\x63\n\rRevokeSession\x12#.trustlayer.v1.RevokeSessionRequest\x1a$.trustlayer.v1.RevokeSessionResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12r\n\x12RevokeUserSessions\x12(.trustlayer.v1.RevokeUserSessionsRequest\x1a).trustlayer.v1.RevokeUserSessionsResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,32 +47,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\220\002\002\250\312\030\003'
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeUserSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeUserSessions']._serialized_options = b'\220\002\002\250\312\030\003'
-  _globals['_LOGINREQUEST']._serialized_start=135
-  _globals['_LOGINREQUEST']._serialized_end=251
-  _globals['_LOGINRESPONSE']._serialized_start=253
-  _globals['_LOGINRESPONSE']._serialized_end=329
-  _globals['_LOGOUTREQUEST']._serialized_start=331
-  _globals['_LOGOUTREQUEST']._serialized_end=366
-  _globals['_LOGOUTRESPONSE']._serialized_start=368
-  _globals['_LOGOUTRESPONSE']._serialized_end=402
-  _globals['_ROTATESESSIONREQUEST']._serialized_start=404
-  _globals['_ROTATESESSIONREQUEST']._serialized_end=446
-  _globals['_ROTATESESSIONRESPONSE']._serialized_start=448
-  _globals['_ROTATESESSIONRESPONSE']._serialized_end=550
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=552
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=629
-  _globals['_SESSIONSUMMARY']._serialized_start=632
-  _globals['_SESSIONSUMMARY']._serialized_end=854
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=856
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=952
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=954
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=992
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=994
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1035
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1037
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1104
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1106
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=1152
-  _globals['_SESSIONSERVICE']._serialized_start=1155
-  _globals['_SESSIONSERVICE']._serialized_end=1738
+  _globals['_REVOKEWAIT']._serialized_start=1547
+  _globals['_REVOKEWAIT']._serialized_end=1618
+  _globals['_LOGINREQUEST']._serialized_start=167
+  _globals['_LOGINREQUEST']._serialized_end=283
+  _globals['_LOGINRESPONSE']._serialized_start=285
+  _globals['_LOGINRESPONSE']._serialized_end=361
+  _globals['_LOGOUTREQUEST']._serialized_start=363
+  _globals['_LOGOUTREQUEST']._serialized_end=398
+  _globals['_LOGOUTRESPONSE']._serialized_start=400
+  _globals['_LOGOUTRESPONSE']._serialized_end=434
+  _globals['_ROTATESESSIONREQUEST']._serialized_start=436
+  _globals['_ROTATESESSIONREQUEST']._serialized_end=478
+  _globals['_ROTATESESSIONRESPONSE']._serialized_start=480
+  _globals['_ROTATESESSIONRESPONSE']._serialized_end=582
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=584
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=661
+  _globals['_SESSIONSUMMARY']._serialized_start=664
+  _globals['_SESSIONSUMMARY']._serialized_end=886
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=888
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=984
+  _globals['_REVOKEBARRIER']._serialized_start=986
+  _globals['_REVOKEBARRIER']._serialized_end=1069
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1072
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1200
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1202
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1290
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1293
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1450
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1452
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=1545
+  _globals['_SESSIONSERVICE']._serialized_start=1621
+  _globals['_SESSIONSERVICE']._serialized_end=2204
 # @@protoc_insertion_point(module_scope)

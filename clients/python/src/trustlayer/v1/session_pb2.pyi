@@ -5,9 +5,11 @@ Sessions: from login to revocation."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trustlayer.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,26 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RevokeWait:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevokeWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevokeWait.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOKE_WAIT_UNSPECIFIED: _RevokeWait.ValueType  # 0
+    """Nobody: the revoke is stored, and the guarantee's bound runs from now on."""
+    REVOKE_WAIT_ALL_SIDECARS: _RevokeWait.ValueType  # 1
+    """Every sidecar on every replica, so that the bound is zero afterwards."""
+
+class RevokeWait(_RevokeWait, metaclass=_RevokeWaitEnumTypeWrapper):
+    """Whom a revoke waits for before it returns."""
+
+REVOKE_WAIT_UNSPECIFIED: RevokeWait.ValueType  # 0
+"""Nobody: the revoke is stored, and the guarantee's bound runs from now on."""
+REVOKE_WAIT_ALL_SIDECARS: RevokeWait.ValueType  # 1
+"""Every sidecar on every replica, so that the bound is zero afterwards."""
+Global___RevokeWait: _TypeAlias = RevokeWait  # noqa: Y015
 
 @_typing.final
 class LoginRequest(_message.Message):
@@ -291,22 +313,77 @@ class ListSessionsResponse(_message.Message):
 Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
+class RevokeBarrier(_message.Message):
+    """Where the sidecars stood when a revoke that waited for them returned. The
+    revoke itself is done in any case.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACHED_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    reached: _builtins.bool
+    """Whether no sidecar answers ACTIVE for what was revoked to any request that
+    starts from now on. False: the time was over before that was certain, and
+    the guarantee's bound applies.
+    """
+    applied: _builtins.int
+    """Sidecars that have applied the revoke. One that moved from a replica to
+    another a moment ago is counted on both.
+    """
+    expired: _builtins.int
+    """Sidecars whose lease has run out instead: they ask Flowless about every
+    request.
+    """
+    waiting: _builtins.int
+    """Sidecars of which neither is known; 0 when reached."""
+    def __init__(
+        self,
+        *,
+        reached: _builtins.bool = ...,
+        applied: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "expired", b"expired", "reached", b"reached", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeBarrier: _TypeAlias = RevokeBarrier  # noqa: Y015
+
+@_typing.final
 class RevokeSessionRequest(_message.Message):
     """See SessionService.RevokeSession."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HANDLE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Required."""
+    wait: Global___RevokeWait.ValueType
+    """Unspecified: return as soon as the revoke is stored."""
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait at most: up to 60 s; absent or 0: 5 s. The call's own
+        deadline is kept as well.
+        """
+
     def __init__(
         self,
         *,
         handle: _builtins.str = ...,
+        wait: Global___RevokeWait.ValueType = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "wait", b"wait", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,16 +396,22 @@ class RevokeSessionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    BARRIER_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Position in the revocation log; for Validate.min_revision."""
+    @_builtins.property
+    def barrier(self) -> Global___RevokeBarrier:
+        """Present when `wait` was asked for."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        barrier: Global___RevokeBarrier | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,19 +425,29 @@ class RevokeUserSessionsRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     EXCEPT_HANDLE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Required."""
     except_handle: _builtins.str
     """Optional: the handle of the session that stays."""
+    wait: Global___RevokeWait.ValueType
+    """As in RevokeSessionRequest."""
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """As in RevokeSessionRequest."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         except_handle: _builtins.str = ...,
+        wait: Global___RevokeWait.ValueType = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["except_handle", b"except_handle", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["except_handle", b"except_handle", "user_id", b"user_id", "wait", b"wait", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,16 +460,22 @@ class RevokeUserSessionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    BARRIER_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Position in the revocation log; for Validate.min_revision."""
+    @_builtins.property
+    def barrier(self) -> Global___RevokeBarrier:
+        """Present when `wait` was asked for."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        barrier: Global___RevokeBarrier | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,7 +121,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Revokes one session by its handle.
+        """Revokes one session by its handle. With `wait`, returns only after every
+        sidecar has applied it or can no longer answer from its cache.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD.
@@ -133,7 +134,7 @@ class SessionServiceServicer:
 
     def RevokeUserSessions(self, request, context):
         """Revokes all of a user's sessions, with one exception if asked. The cost
-        does not depend on how many there are.
+        does not depend on how many there are. `wait` is as in RevokeSession.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD.

@@ -66,7 +66,8 @@ class SessionServiceStub:
     Idempotency: no side effects.
     """
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.RevokeSessionRequest, _session_pb2.RevokeSessionResponse]
-    """Revokes one session by its handle.
+    """Revokes one session by its handle. With `wait`, returns only after every
+    sidecar has applied it or can no longer answer from its cache.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD.
@@ -74,7 +75,7 @@ class SessionServiceStub:
     """
     RevokeUserSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.RevokeUserSessionsRequest, _session_pb2.RevokeUserSessionsResponse]
     """Revokes all of a user's sessions, with one exception if asked. The cost
-    does not depend on how many there are.
+    does not depend on how many there are. `wait` is as in RevokeSession.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD.
@@ -119,7 +120,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Idempotency: no side effects.
     """
     RevokeSession: _aio.UnaryUnaryMultiCallable[_session_pb2.RevokeSessionRequest, _session_pb2.RevokeSessionResponse]  # type: ignore[assignment]
-    """Revokes one session by its handle.
+    """Revokes one session by its handle. With `wait`, returns only after every
+    sidecar has applied it or can no longer answer from its cache.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD.
@@ -127,7 +129,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     RevokeUserSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.RevokeUserSessionsRequest, _session_pb2.RevokeUserSessionsResponse]  # type: ignore[assignment]
     """Revokes all of a user's sessions, with one exception if asked. The cost
-    does not depend on how many there are.
+    does not depend on how many there are. `wait` is as in RevokeSession.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD.
@@ -199,7 +201,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.RevokeSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.RevokeSessionResponse, _abc.Awaitable[_session_pb2.RevokeSessionResponse]]:
-        """Revokes one session by its handle.
+        """Revokes one session by its handle. With `wait`, returns only after every
+        sidecar has applied it or can no longer answer from its cache.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD.
@@ -213,7 +216,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.RevokeUserSessionsResponse, _abc.Awaitable[_session_pb2.RevokeUserSessionsResponse]]:
         """Revokes all of a user's sessions, with one exception if asked. The cost
-        does not depend on how many there are.
+        does not depend on how many there are. `wait` is as in RevokeSession.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD.

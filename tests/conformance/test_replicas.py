@@ -1,0 +1,111 @@
+"""The table of replicas, over every engine and over the one that unit tests use."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flowless.domain.replicas import Acknowledgement, ReplicaReport, WatcherReport
+from flowless.ports.replicas import ReplicaRegistry
+from tests.support.scripted_replicas import ScriptedReplicas
+from tests.support.stores import ENGINES, Stores
+from trust_core.errors import Reason, TrustError
+
+WATCHER = WatcherReport(
+    bridge_id="bridge",
+    instance="pod-1 \u2713",
+    applied_revision=4,
+    silent_for=timedelta(milliseconds=1_500),
+    max_staleness=timedelta(seconds=2),
+    connected=True,
+)
+REPORT = ReplicaReport(
+    id="replica-1",
+    name="host-1",
+    beat=1,
+    revision=7,
+    longest_staleness=timedelta(seconds=3),
+    watching=2,
+    watchers=(WATCHER, replace(WATCHER, silent_for=None, connected=False)),
+)
+
+
+@pytest.fixture(params=[*sorted(ENGINES), "scripted"])
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ReplicaRegistry]:
+    if request.param == "scripted":
+        yield ScriptedReplicas()
+        return
+    async with ENGINES[request.param](tmp_path) as stores:
+        yield stores.replicas
+
+
+async def test_a_report_is_read_back_as_it_was_written(registry: ReplicaRegistry) -> None:
+    await registry.report(REPORT)
+    (record,) = await registry.list()
+    assert replace(record.report, watchers=tuple(record.report.watchers)) == REPORT
+    assert not record.doubted
+    assert record.acknowledged == Acknowledgement(revision=0, applied=0, expired=0)
+
+
+async def test_a_later_report_replaces_it_and_one_that_was_overtaken_does_not(registry: ReplicaRegistry) -> None:
+    await registry.report(replace(REPORT, beat=3, revision=9))
+    with pytest.raises(TrustError) as refused:
+        await registry.report(replace(REPORT, beat=2, revision=8))
+    assert refused.value.reason is Reason.STORAGE_UNAVAILABLE
+    await registry.report(replace(REPORT, beat=4, revision=10))
+    assert [record.report.revision for record in await registry.list()] == [10]
+
+
+async def test_what_is_acknowledged_only_rises_and_outlasts_reports(registry: ReplicaRegistry) -> None:
+    await registry.report(REPORT)
+    await registry.acknowledge(REPORT.id, Acknowledgement(revision=5, applied=2, expired=1))
+    await registry.acknowledge(REPORT.id, Acknowledgement(revision=4, applied=9, expired=9))
+    await registry.acknowledge("unknown", Acknowledgement(revision=9, applied=9, expired=9))
+    await registry.report(replace(REPORT, beat=2))
+    assert [r.acknowledged for r in await registry.list()] == [Acknowledgement(revision=5, applied=2, expired=1)]
+
+
+async def test_a_doubted_replica_is_forgotten_and_one_that_has_reported_since_is_not(
+    registry: ReplicaRegistry,
+) -> None:
+    await registry.report(REPORT)
+    await registry.remove(REPORT.id, beat=1)  # not doubted
+    await registry.doubt(REPORT.id, beat=0)  # has reported since
+    assert [record.doubted for record in await registry.list()] == [False]
+    await registry.doubt(REPORT.id, beat=1)
+    assert [record.doubted for record in await registry.list()] == [True]
+    await registry.report(replace(REPORT, beat=2))
+    await registry.remove(REPORT.id, beat=1)
+    assert [record.doubted for record in await registry.list()] == [False]
+    await registry.doubt(REPORT.id, beat=2)
+    await registry.remove(REPORT.id, beat=2)
+    assert await registry.list() == []
+
+
+async def test_replicas_are_listed_by_name(registry: ReplicaRegistry) -> None:
+    for name in ("b", "a"):
+        await registry.report(replace(REPORT, id=name, name=f"host-{name}"))
+    assert [record.report.id for record in await registry.list()] == ["a", "b"]
+
+
+async def test_what_is_asked_for_stands_in_the_head_only_rises_and_wakes_everybody(stores: Stores) -> None:
+    woken: list[str] = []
+    stores.when_log_written(lambda: woken.append("woken"))
+    await stores.replicas.ask(5)
+    await stores.replicas.ask(3)
+    assert (await stores.log.head()).barrier_revision == 5
+    assert woken == ["woken"] * 2
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+async def test_the_head_says_whether_the_reader_is_a_member(engine: str, tmp_path: Path) -> None:
+    async with ENGINES[engine](tmp_path) as stores:
+        log = stores.log_of("replica-1")
+        assert not (await log.head()).member
+        await stores.replicas.report(REPORT)
+        assert (await log.head()).member
+        await stores.replicas.doubt(REPORT.id, beat=1)
+        assert not (await log.head()).member
+        assert (await stores.log.head()).member, "a reader that is no replica vouches for nobody"

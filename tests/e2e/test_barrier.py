@@ -1,0 +1,176 @@
+"""A revoke that waits for all sidecars, over real processes: afterwards the bound is zero."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tests.support.flowless import Client
+from tests.support.replicas import outcome
+from tests.support.rpc import reason
+from tests.support.system import BRIDGE, System, running_system
+from trustlayer.v1 import admin_pb2, session_pb2
+
+STALENESS_SECONDS = 1.0
+WAIT = session_pb2.REVOKE_WAIT_ALL_SIDECARS
+
+
+@pytest.fixture
+def system(run_dir: Path) -> Iterator[System]:
+    with running_system(run_dir, max_staleness_seconds=STALENESS_SECONDS) as running:
+        yield running
+
+
+@pytest.fixture
+def client(system: System) -> Iterator[Client]:
+    """A bridge past the sidecar."""
+    secret = system.flowless.create_bridge("direct", ["sessions", "admin"]).secret
+    with grpc.insecure_channel(system.flowless.address) as channel:
+        yield Client(channel, secret)
+
+
+def cached_session(system: System, email: str = "ada@example.org") -> session_pb2.LoginResponse:
+    system.app.register(email)
+    login = system.app.log_in(email)
+    assert outcome(system.app, login.session_id) == "ACTIVE"
+    return login
+
+
+def test_after_a_reached_barrier_the_next_question_is_refused(system: System) -> None:
+    for number in range(20):
+        login = cached_session(system, f"user{number}@example.org")
+        request = session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
+        barrier = system.app.sessions.RevokeSession(request).barrier
+        assert outcome(system.app, login.session_id) == "REVOKED"
+        assert (barrier.reached, barrier.applied, barrier.expired, barrier.waiting) == (True, 1, 0, 0)
+
+
+def test_all_of_a_users_sessions_are_refused_after_a_reached_barrier(system: System) -> None:
+    login = cached_session(system)
+    another = system.app.log_in("ada@example.org")
+    request = session_pb2.RevokeUserSessionsRequest(
+        user_id=login.session.user.id, except_handle=another.session.handle, wait=WAIT
+    )
+    assert system.app.sessions.RevokeUserSessions(request).barrier.reached
+    assert outcome(system.app, login.session_id) == "REVOKED"
+    assert outcome(system.app, another.session_id) == "ACTIVE"
+
+
+def test_a_revoke_that_is_repeated_waits_as_well(system: System) -> None:
+    login = cached_session(system)
+    request = session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
+    first = system.app.sessions.RevokeSession(request)
+    again = system.app.sessions.RevokeSession(request)
+    assert again.barrier.reached
+    assert again.revision == first.revision
+
+
+def test_who_does_not_ask_gets_no_barrier(system: System) -> None:
+    request = session_pb2.RevokeSessionRequest(handle=cached_session(system).session.handle)
+    assert not system.app.sessions.RevokeSession(request).HasField("barrier")
+
+
+def test_a_sidecar_that_hangs_is_waited_for_until_its_lease_is_over_and_says_no_when_it_wakes(
+    system: System, client: Client
+) -> None:
+    login = cached_session(system)
+    system.sidecar.signal(signal.SIGSTOP)
+    try:
+        barrier = client.sessions.RevokeSession(
+            session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
+        ).barrier
+        answers: list[str] = []
+        asking = threading.Thread(target=lambda: answers.append(outcome(system.app, login.session_id)))
+        asking.start()  # after the barrier, before the sidecar wakes
+        time.sleep(0.1)
+    finally:
+        system.sidecar.signal(signal.SIGCONT)
+    asking.join()
+    assert (barrier.reached, barrier.applied, barrier.expired) == (True, 0, 1)
+    assert answers[0] == "REVOKED"
+
+
+def test_a_barrier_that_takes_too_long_is_not_reached_but_the_session_is_revoked(
+    system: System, client: Client
+) -> None:
+    login = cached_session(system)
+    system.sidecar.signal(signal.SIGSTOP)
+    try:
+        request = session_pb2.RevokeSessionRequest(
+            handle=login.session.handle, wait=WAIT, wait_timeout=Duration(nanos=50_000_000)
+        )
+        barrier = client.sessions.RevokeSession(request).barrier
+    finally:
+        system.sidecar.signal(signal.SIGCONT)
+    assert (barrier.reached, barrier.applied, barrier.waiting) == (False, 0, 1)
+    deadline = time.monotonic() + 20
+    while outcome(system.app, login.session_id) != "REVOKED":
+        assert time.monotonic() < deadline
+
+
+def test_the_callers_deadline_leaves_time_for_the_answer(system: System, client: Client) -> None:
+    login = cached_session(system)
+    system.sidecar.signal(signal.SIGSTOP)
+    try:
+        request = session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
+        barrier = client.sessions.RevokeSession(request, timeout=0.6).barrier
+        assert not barrier.reached
+    finally:
+        system.sidecar.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "violated"),
+    [
+        ({"wait_timeout": Duration(seconds=61)}, "wait_timeout"),
+        ({"wait_timeout": Duration(seconds=-1)}, "wait_timeout"),
+        ({"wait": 9}, "wait"),
+    ],
+)
+def test_a_wait_that_cannot_be_is_refused_before_anything_is_revoked(
+    system: System, fields: dict[str, object], violated: str
+) -> None:
+    login = cached_session(system)
+    request = session_pb2.RevokeSessionRequest(handle=login.session.handle, **{"wait": WAIT, **fields})  # type: ignore[arg-type]
+    with pytest.raises(grpc.RpcError) as refused:
+        system.app.sessions.RevokeSession(request)
+    assert reason(refused.value) == "INVALID_FIELD"
+    assert violated in str(refused.value.details())
+    assert outcome(system.app, login.session_id) == "ACTIVE"
+
+
+def test_an_operator_sees_the_watchers_with_their_revision_and_lag(system: System, client: Client) -> None:
+    login = cached_session(system)
+    system.app.sessions.RevokeSession(session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT))
+    listed = client.admin.ListWatchers(admin_pb2.ListWatchersRequest())
+    (replica,) = listed.replicas
+    assert (replica.doubted, replica.watcher_count, replica.revision) == (False, 1, listed.revision)
+    (watcher,) = replica.watchers
+    bridges = {bridge.name: bridge.id for bridge in client.admin.ListBridges(admin_pb2.ListBridgesRequest()).bridges}
+    assert watcher.bridge_id == bridges[BRIDGE]
+    assert (watcher.applied_revision, watcher.lag, watcher.connected) == (listed.revision, 0, True)
+    assert watcher.max_staleness.ToTimedelta().total_seconds() == STALENESS_SECONDS
+
+
+def test_a_restart_leaves_a_record_behind_that_is_soon_forgotten(system: System, client: Client) -> None:
+    first = client.admin.ListWatchers(admin_pb2.ListWatchersRequest()).replicas[0].id
+    port = system.flowless.address
+    system.flowless._environment["FLOWLESS_LISTEN"] = port
+    system.flowless.stop()
+    system.flowless.start()
+    deadline = time.monotonic() + 40
+    while True:
+        replicas = client.admin.ListWatchers(admin_pb2.ListWatchersRequest(), wait_for_ready=True).replicas
+        if [replica.id for replica in replicas if replica.id == first] == []:
+            break
+        assert [replica.doubted for replica in replicas if replica.id == first] == [True]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    login = cached_session(system)
+    request = session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
+    assert system.app.sessions.RevokeSession(request).barrier.reached
