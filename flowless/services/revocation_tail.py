@@ -151,7 +151,7 @@ class RevocationTail:
         self._position = LogHead(log_id="", revision=0, compacted_through=0)
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[LogHead]] = []
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}  # a set with an order, so that runs can be repeated
         self._listeners: list[Callable[[Revocation], None]] = []
         self._start_over_listeners: list[Callable[[LogHead], None]] = []
         self._read_began_ns = 0
@@ -243,12 +243,12 @@ class RevocationTail:
         if len(self._subscriptions) >= self._max_subscriptions:
             raise TrustError(Reason.TOO_MANY_CALLS, "this replica serves no more watch streams; connect to another")
         subscription = Subscription(bridge_id=bridge_id, start=self._position, max_backlog=self._max_backlog)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscription; does nothing when it is forgotten already."""
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
 
     def drain(self) -> None:
         """Tell every watcher to go elsewhere and take no new ones."""
