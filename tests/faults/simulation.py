@@ -48,12 +48,12 @@ from trustlayer.v1 import bridge_pb2
 
 T = TypeVar("T")
 
-STALENESS_SECONDS: Final = 0.4
-UPSTREAM_TIMEOUT_SECONDS: Final = 0.15
-_POLL_SECONDS: Final = 0.2
+STALENESS_SECONDS: Final = 0.3
+UPSTREAM_TIMEOUT_SECONDS: Final = 0.12
+_POLL_SECONDS: Final = 0.15
 BROWSER: Final = RequestContext(client_ip="203.0.113.7", device_fingerprint="device", user_agent="agent")
-SECONDS: Final = 1.4
-_QUIET_SECONDS: Final = 0.6
+SECONDS: Final = 1.1
+_QUIET_SECONDS: Final = 0.45
 """At the end nothing new is broken, so that what is wrong by then has time to show."""
 
 
@@ -528,7 +528,7 @@ class World:
     async def ask_for_ever(self, number: int) -> None:
         """Validate on one sidecar, sessions that are live and, more often, those that were revoked last."""
         while True:
-            await asyncio.sleep(self.rng.uniform(0.0, 0.09))
+            await asyncio.sleep(self.rng.uniform(0.0, 0.16))
             ended = list(self.revoked)[-3:]
             session_id = self.rng.choice(ended) if ended and self.rng.random() < 0.6 else self.rng.choice(self.live)
             demands = ended and self.rng.random() < 0.1
@@ -626,7 +626,7 @@ def schedule(seed: int, *, core: bool = False, only: Sequence[str] = (), replica
         Planned(
             kind=rng.choice(kinds),
             at_seconds=rng.uniform(0.1, SECONDS - _QUIET_SECONDS),
-            lasts_seconds=rng.choice((0.0, 0.1, 0.3, 0.7)),
+            lasts_seconds=rng.choice((0.0, 0.08, 0.25, 0.5)),
             target=rng.randrange(12),
         )
         for _ in range(rng.randrange(1, 4))
@@ -721,11 +721,11 @@ def _reconnect(world: World, target: int) -> None:
 
 
 def _slow(world: World, target: int) -> None:
-    _link(world, target).slow_seconds = 0.3
+    _link(world, target).slow_seconds = 0.25
 
 
 def _hold_answers(world: World, target: int) -> None:
-    _link(world, target).answers_wait_seconds = 0.12
+    _link(world, target).answers_wait_seconds = 0.1
 
 
 def _cut_storage(world: World, target: int) -> None:
