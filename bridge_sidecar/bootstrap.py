@@ -90,6 +90,7 @@ class Sidecar:
                 max_waiting=config.max_waiting_misses,
                 upstream_timeout_seconds=config.upstream_timeout_seconds,
             ),
+            beyond_lease_ns=config.beyond_lease_ns,
         )
         self.prewarm = Prewarm(
             source=self.upstream,
@@ -108,6 +109,7 @@ class Sidecar:
                 instance=config.instance,
                 max_staleness_ns=config.max_staleness_ns,
                 ping_interval_ns=config.ping_interval_ns,
+                trusted_ns=config.max_staleness_ns + max(config.beyond_lease_ns.values(), default=0),
             ),
         )
         self.server = UnixServer(

@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--min-revision", type=_revision, default=0, metavar="N", help="take the log up to N into account"
     )
+    check.add_argument(
+        "--route", default="", metavar="NAME", help="the operator's name of the route, for serve_beyond_lease"
+    )
     _add_client_options(check)
 
     _add_client_options(add("status", "show how the sidecar is", ""))

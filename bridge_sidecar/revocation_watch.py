@@ -69,6 +69,8 @@ class WatchSettings:
     instance: str
     max_staleness_ns: int
     ping_interval_ns: int
+    trusted_ns: int
+    """How long after a ping an answer may rest on it: `max_staleness`, and the most granted beyond the lease."""
     backoff: Backoff = Backoff()
 
 
@@ -141,6 +143,8 @@ class RevocationWatch:
 
     def _report_end(self, ended: _EndedError, *, first: bool) -> None:
         self.state = WatchState.REFUSED if ended.refused else WatchState.DISCONNECTED
+        if ended.refused:
+            self._lease.make_final()
         if first:
             self._log.warning("revocation watch ended; trying again", why=str(ended))
         else:
@@ -178,7 +182,7 @@ class RevocationWatch:
                 await asyncio.gather(reading, return_exceptions=True)
 
     def _start(self) -> bridge_pb2.WatchStart:
-        seconds, nanos = divmod(self._settings.max_staleness_ns, NS_PER_SECOND)
+        seconds, nanos = divmod(self._settings.trusted_ns, NS_PER_SECOND)
         return bridge_pb2.WatchStart(
             log_id=self._cache.log_id,
             last_revision=self._cache.applied_revision,

@@ -29,6 +29,7 @@ SERVICE: Final = validator_pb2.DESCRIPTOR.services_by_name["ValidatorService"].f
 _MAX_IP_CHARS: Final = 45
 _MAX_DEVICE_BYTES: Final = 512
 _MAX_USER_AGENT_BYTES: Final = 1_024
+_MAX_ROUTE_BYTES: Final = 128
 _DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
 _MODES: Final = {int(mode): mode for mode in ValidationMode}
 _MALFORMED_AT_ONCE: Final = 128
@@ -109,11 +110,14 @@ class ValidatorHandlers:
     def _question(self, request: validator_pb2.ValidateRequest) -> Question:
         sent, mode = request.context, self._modes.get(request.mode)
         context = RequestContext(sent.client_ip, sent.device_fingerprint, sent.user_agent)
-        if mode is None or request.min_revision < 0 or _too_long(context):
+        route = request.route
+        if mode is None or request.min_revision < 0 or _too_long(context) or _exceeds(route, _MAX_ROUTE_BYTES):
             raise invalid(*_violations(request, context, mode_known=mode is not None))
         # Longer texts cannot be session ids; a short one stands for them, so nobody digests a megabyte.
         session_id = request.session_id if len(request.session_id) <= _MALFORMED_AT_ONCE else ""
-        return Question(session_id=session_id, mode=mode, context=context, min_revision=request.min_revision)
+        return Question(
+            session_id=session_id, mode=mode, context=context, min_revision=request.min_revision, route=route
+        )
 
     async def get_status(
         self, _request: validator_pb2.GetStatusRequest, _context: grpc_edge.Context
@@ -135,6 +139,7 @@ class ValidatorHandlers:
             unavailable=counters.unavailable,
             upstream_calls=counters.upstream_calls,
             prewarmed_sessions=counters.prewarmed,
+            answers_beyond_lease=counters.beyond_lease,
             uptime=_duration(now_ns - self._started_at_ns),
             version=__version__,
         )
@@ -166,6 +171,8 @@ def _violations(
         found.append(Violation("context.device_fingerprint", f"must have at most {_MAX_DEVICE_BYTES} bytes"))
     if _exceeds(context.user_agent, _MAX_USER_AGENT_BYTES):
         found.append(Violation("context.user_agent", f"must have at most {_MAX_USER_AGENT_BYTES} bytes"))
+    if _exceeds(request.route, _MAX_ROUTE_BYTES):
+        found.append(Violation("route", f"must have at most {_MAX_ROUTE_BYTES} bytes"))
     return found
 
 
@@ -177,6 +184,8 @@ def serialize(verdict: Verdict) -> bytes:
     freshness.revision = verdict.revision
     age = freshness.age
     age.seconds, age.nanos = divmod(verdict.age_ns, NS_PER_SECOND)
+    if verdict.beyond_lease_ns is not None:
+        freshness.beyond_lease.CopyFrom(_duration(verdict.beyond_lease_ns))
     if verdict.denial:
         response.denial.reason = types_pb2.DenialReason.ValueType(verdict.denial)
         response.denial.message = _DENIALS.get(verdict.denial, "the session is not active")

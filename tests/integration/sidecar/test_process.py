@@ -152,6 +152,27 @@ async def test_a_sidecar_serves_checks_reports_and_ends_in_order(run_dir: Path) 
         assert session_id not in err
 
 
+async def test_a_check_for_a_granted_route_says_that_its_answer_is_beyond_the_lease(run_dir: Path) -> None:
+    async with _served(
+        run_dir, SERVE_BEYOND_LEASE="catalogue=300", MAX_STALENESS_SECONDS="1", UPSTREAM_TIMEOUT_SECONDS="1"
+    ) as served:
+        await served.healthy()
+        session_id = new_id()
+        served.flowless.add_session(session_id)
+        check = ("check", session_id, "--ip", CONTEXT.client_ip)
+        assert (await served.command(*check))[0] == OK
+        await served.flowless.stop()
+        async with asyncio.timeout(30):
+            while (await served.command("healthcheck"))[0] == OK:
+                pass
+        assert (await served.command(*check))[0] == UNAVAILABLE
+        code, out, _ = await served.command(*check, "--route", "catalogue")
+        assert code == OK
+        assert "BEYOND LEASE" in out
+        code, out, _ = await served.command("status")
+        assert "1 answers, outside the guarantee" in out
+
+
 async def test_a_second_sidecar_is_refused_and_the_first_one_goes_on(run_dir: Path) -> None:
     async with _served(run_dir) as served:
         code, out, err = await _run(

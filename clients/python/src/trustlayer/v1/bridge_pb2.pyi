@@ -204,7 +204,9 @@ class WatchStart(_message.Message):
     """Name of the sidecar in status output, at most 128 characters."""
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """How long after a ping this watcher may still trust its cache."""
+        """How long after a ping this watcher may still trust its cache, for any of its
+        answers: what its operator allows beyond the lease is counted in.
+        """
 
     def __init__(
         self,

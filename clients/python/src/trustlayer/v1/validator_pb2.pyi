@@ -61,6 +61,7 @@ class ValidateRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """As the browser sent it. Anything that is not a session id is denied as
     MALFORMED; anything that is not UTF-8 is the error MALFORMED_MESSAGE.
@@ -69,6 +70,13 @@ class ValidateRequest(_message.Message):
     """Unspecified: the sidecar's configured default (STANDARD)."""
     min_revision: _builtins.int
     """The answer must take the log up to this revision into account. 0: any."""
+    route: _builtins.str
+    """The operator's name of the route that the app serves, for example
+    `catalogue`; at most 128 bytes. An operator may allow that sessions which
+    are cached already are served on named routes, in STANDARD mode, for a while
+    after the lease was lost; see Freshness.beyond_lease. A name that the
+    sidecar's configuration does not have, and an empty one, allow nothing.
+    """
     @_builtins.property
     def context(self) -> _types_pb2.RequestContext:
         """What the mode needs. Missing parts are a denial, CONTEXT_MISSING."""
@@ -80,10 +88,11 @@ class ValidateRequest(_message.Message):
         mode: _types_pb2.ValidationMode.ValueType = ...,
         context: _types_pb2.RequestContext | None = ...,
         min_revision: _builtins.int = ...,
+        route: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "route", b"route", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,6 +174,7 @@ class GetStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPSTREAM_CALLS_FIELD_NUMBER: _builtins.int
     PREWARMED_SESSIONS_FIELD_NUMBER: _builtins.int
+    ANSWERS_BEYOND_LEASE_FIELD_NUMBER: _builtins.int
     lease_held: _builtins.bool
     """Whether the cache may be trusted now."""
     applied_revision: _builtins.int
@@ -189,6 +199,11 @@ class GetStatusResponse(_message.Message):
     """Calls sent to Flowless to validate a session since start."""
     prewarmed_sessions: _builtins.int
     """Sessions that were in the cache before the first question, since start."""
+    answers_beyond_lease: _builtins.int
+    """Answers since start, sessions and denials, that were served after the lease
+    had run out because the operator allowed that for the route. They are among
+    the misses.
+    """
     @_builtins.property
     def lease_remaining(self) -> _duration_pb2.Duration:
         """Time left of the lease; zero when not held."""
@@ -219,10 +234,11 @@ class GetStatusResponse(_message.Message):
         version: _builtins.str = ...,
         upstream_calls: _builtins.int = ...,
         prewarmed_sessions: _builtins.int = ...,
+        answers_beyond_lease: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
