@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-import structlog
 
 from bridge_sidecar import prewarm as module
 from bridge_sidecar.prewarm import Prewarm, PrewarmedSession
@@ -23,7 +22,7 @@ LOG = "log-1"
 def _quiet() -> Iterator[None]:
     logs.configure(level="error", style="json")
     yield
-    structlog.reset_defaults()
+    logs.configure()
 
 
 def session(
