@@ -87,10 +87,18 @@ def _status(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.N
     lease = (
         f"held, {_seconds(status.lease_remaining)} left" if status.lease_held else "not held: the cache is not used"
     )
+    age = f"; its ping was sent {_seconds(status.lease_age)} ago" if status.HasField("lease_age") else ""
+    round_trip = f", round trip {_seconds(status.watch_round_trip)}" if status.HasField("watch_round_trip") else ""
+    applied = (
+        f"applied within {_seconds(status.last_revocation_within)} of its writing"
+        if status.HasField("last_revocation_within")
+        else "none that can be timed"
+    )
     _print_rows(
         [
-            ("lease", lease),
-            ("watch", f"{watch}, revision {status.applied_revision}"),
+            ("lease", f"{lease}{age}"),
+            ("watch", f"{watch}, revision {status.applied_revision}{round_trip}"),
+            ("last revocation", applied),
             ("max staleness", _seconds(status.max_staleness)),
             ("cache", f"{status.cached_sessions} sessions, {status.cached_bytes / 1024:.0f} KiB"),
             ("answers", f"{status.hits} hits, {status.misses} misses, {status.malformed} malformed"),

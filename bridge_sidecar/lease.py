@@ -35,6 +35,12 @@ class Lease:
         """Time left; 0 when the lease is not held."""
         return max(0, self._expires_at_ns - now_ns)
 
+    def age_ns(self, now_ns: int) -> int | None:
+        """How long ago the ping was sent that the lease runs from; `None` when there is none, or it was dropped."""
+        if self._expires_at_ns == _NEVER:
+            return None
+        return now_ns - (self._expires_at_ns - self._max_staleness_ns)
+
     def ran_out_ns(self, now_ns: int) -> int | None:
         """How long ago the lease ran out by itself.
 

@@ -21,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import Revocation, SessionCache
 from bridge_sidecar.upstream import WatchCall
-from bridge_sidecar.watch_protocol import ProtocolViolationError, WatchProtocol, WatchTiming
+from bridge_sidecar.watch_protocol import ProtocolViolationError, WatchFigures, WatchProtocol, WatchTiming
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
@@ -113,6 +113,7 @@ class RevocationWatch:
         )
         self._log: Any = logs.get_logger("bridge-sidecar")
         self.state = WatchState.DISCONNECTED
+        self.figures = WatchFigures()
         self.first_lease = asyncio.Event()
 
     async def run(self) -> None:
@@ -122,7 +123,11 @@ class RevocationWatch:
             if self.state is not WatchState.REFUSED:
                 self.state = WatchState.CONNECTING
             protocol = WatchProtocol(
-                cache=self._cache, lease=self._lease, timing=self._timing, opened_at_ns=self._clock.elapsed_ns()
+                cache=self._cache,
+                lease=self._lease,
+                timing=self._timing,
+                figures=self.figures,
+                opened_at_ns=self._clock.elapsed_ns(),
             )
             try:
                 await self._stream(protocol)
@@ -220,10 +225,11 @@ class RevocationWatch:
     def _handle(self, protocol: WatchProtocol, response: bridge_pb2.WatchRevocationsResponse) -> None:
         kind = response.WhichOneof("message")
         if kind == "revocations":
-            protocol.on_batch(_rows(response.revocations))
+            protocol.on_batch(_rows(response.revocations), now_ns=self._clock.elapsed_ns())
         elif kind == "pong":
             was_live = protocol.live
-            protocol.on_pong(nonce=response.pong.nonce, revision=response.pong.revision)
+            pong = response.pong
+            protocol.on_pong(nonce=pong.nonce, revision=pong.revision, now_ns=self._clock.elapsed_ns())
             if not was_live:
                 self.state = WatchState.LIVE
                 self.first_lease.set()

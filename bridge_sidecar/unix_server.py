@@ -15,6 +15,7 @@ from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.session_cache import SessionCache
 from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
 from bridge_sidecar.validator import Counters, Question, Verdict
+from bridge_sidecar.watch_protocol import WatchFigures
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
@@ -62,6 +63,7 @@ class WatchStatus(Protocol):
     """What `GetStatus` shows of the watch."""
 
     state: WatchState
+    figures: WatchFigures
 
 
 class ValidatorHandlers:
@@ -124,13 +126,16 @@ class ValidatorHandlers:
     ) -> validator_pb2.GetStatusResponse:
         """See ValidatorService.GetStatus."""
         now_ns = self._clock.elapsed_ns()
-        counters = self._answerer.counters
+        counters, figures = self._answerer.counters, self._watch.figures
         return validator_pb2.GetStatusResponse(
             lease_held=self._lease.held(now_ns),
             lease_remaining=_duration(self._lease.remaining_ns(now_ns)),
+            lease_age=_maybe_duration(self._lease.age_ns(now_ns)),
             max_staleness=_duration(self._max_staleness_ns),
             applied_revision=self._cache.applied_revision,
             watch_state=validator_pb2.WatchState.ValueType(self._watch.state),
+            watch_round_trip=_maybe_duration(figures.round_trip_ns),
+            last_revocation_within=_maybe_duration(figures.last_revocation_within_ns),
             cached_sessions=self._cache.entries,
             cached_bytes=self._cache.weight_bytes,
             hits=counters.hits,
@@ -195,6 +200,10 @@ def serialize(verdict: Verdict) -> bytes:
 def _duration(nanoseconds: int) -> Duration:
     seconds, nanos = divmod(nanoseconds, NS_PER_SECOND)
     return Duration(seconds=seconds, nanos=nanos)
+
+
+def _maybe_duration(nanoseconds: int | None) -> Duration | None:
+    return None if nanoseconds is None else _duration(nanoseconds)
 
 
 class UnixServer:

@@ -43,6 +43,17 @@ def test_a_lease_says_how_long_ago_it_ran_out_by_itself() -> None:
     assert lease.ran_out_ns(10_000 + STALENESS + 7) is None
 
 
+def test_a_leases_age_is_that_of_the_newest_answered_ping_held_or_not() -> None:
+    lease = Lease(max_staleness_ns=STALENESS)
+    assert lease.age_ns(10_000) is None
+    lease.renew(10_000)
+    lease.renew(9_000)
+    assert lease.age_ns(10_007) == 7
+    assert lease.age_ns(10_000 + 3 * STALENESS) == 3 * STALENESS
+    lease.drop()
+    assert lease.age_ns(10_007) is None
+
+
 def test_a_final_lease_lasts_as_long_as_it_would_and_excuses_nothing_afterwards_until_it_is_renewed() -> None:
     lease = Lease(max_staleness_ns=STALENESS)
     lease.renew(10_000)

@@ -175,6 +175,9 @@ class GetStatusResponse(_message.Message):
     UPSTREAM_CALLS_FIELD_NUMBER: _builtins.int
     PREWARMED_SESSIONS_FIELD_NUMBER: _builtins.int
     ANSWERS_BEYOND_LEASE_FIELD_NUMBER: _builtins.int
+    LEASE_AGE_FIELD_NUMBER: _builtins.int
+    LAST_REVOCATION_WITHIN_FIELD_NUMBER: _builtins.int
+    WATCH_ROUND_TRIP_FIELD_NUMBER: _builtins.int
     lease_held: _builtins.bool
     """Whether the cache may be trusted now."""
     applied_revision: _builtins.int
@@ -216,6 +219,28 @@ class GetStatusResponse(_message.Message):
     def uptime(self) -> _duration_pb2.Duration:
         """Time since start."""
 
+    @_builtins.property
+    def lease_age(self) -> _duration_pb2.Duration:
+        """Time since the ping was sent that the lease runs from, the newest that was
+        answered, by the sidecar's own clock. Less than max_staleness while the lease
+        is held. Absent when there never was a lease, and after it was dropped.
+        """
+
+    @_builtins.property
+    def last_revocation_within(self) -> _duration_pb2.Duration:
+        """At most this long passed from when the newest applied row of the log was
+        written until the sidecar took it in hand: the time, by the sidecar's own
+        clock, since the ping was sent that was answered last before. It contains the
+        time since that ping, so it is a bound and no measurement. Absent when no row
+        was applied since start, or no ping had been answered on that stream before.
+        """
+
+    @_builtins.property
+    def watch_round_trip(self) -> _duration_pb2.Duration:
+        """From the sending of a ping to its pong, by the sidecar's own clock; the
+        newest. Absent when no ping was answered since start.
+        """
+
     def __init__(
         self,
         *,
@@ -235,10 +260,13 @@ class GetStatusResponse(_message.Message):
         upstream_calls: _builtins.int = ...,
         prewarmed_sessions: _builtins.int = ...,
         answers_beyond_lease: _builtins.int = ...,
+        lease_age: _duration_pb2.Duration | None = ...,
+        last_revocation_within: _duration_pb2.Duration | None = ...,
+        watch_round_trip: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime", "watch_round_trip", b"watch_round_trip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_round_trip", b"watch_round_trip", "watch_state", b"watch_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
