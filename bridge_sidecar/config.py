@@ -95,6 +95,8 @@ class SidecarConfig:
     max_relayed_calls: int = 256
     relay_default_timeout_seconds: float = 10.0
 
+    metrics_listen: str = ""
+    """`host:port` of the Prometheus metrics, over plain HTTP; empty: none. Needs the extra `sidecar-metrics`."""
     drain_seconds: float = 5.0
     log_level: str = "info"
     log_format: str = "auto"
@@ -286,9 +288,16 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
         problems.append("instance: must have 1 to 128 characters")
     if not all(_RELAY_NAME.fullmatch(name) for name in config.relay):
         problems.append(f"relay: must be {_kind(())}")
+    if config.metrics_listen and not _is_listen_address(config.metrics_listen):
+        problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
     if not _acceptable(config.serve_beyond_lease):
         problems.append(f"serve_beyond_lease: must be {_kind(_NO_GRANTS)}")
     return problems
+
+
+def _is_listen_address(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
 
 
 def _acceptable(grants: RouteGrants) -> bool:

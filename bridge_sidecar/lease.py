@@ -37,9 +37,8 @@ class Lease:
 
     def age_ns(self, now_ns: int) -> int | None:
         """How long ago the ping was sent that the lease runs from; `None` when there is none, or it was dropped."""
-        if self._expires_at_ns == _NEVER:
-            return None
-        return now_ns - (self._expires_at_ns - self._max_staleness_ns)
+        expires_at_ns = self._expires_at_ns  # read once: the metrics' thread may ask
+        return None if expires_at_ns == _NEVER else now_ns - (expires_at_ns - self._max_staleness_ns)
 
     def ran_out_ns(self, now_ns: int) -> int | None:
         """How long ago the lease ran out by itself.

@@ -88,6 +88,10 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
         ("RELAY", "Login"),
         ("INSECURE_UPSTREAM", "yes"),
         ("INSTANCE", "i" * 129),
+        ("METRICS_LISTEN", "9100"),
+        ("METRICS_LISTEN", ":9100"),
+        ("METRICS_LISTEN", "127.0.0.1:65536"),
+        ("METRICS_LISTEN", "127.0.0.1:-1"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(variable: str, value: str) -> None:
@@ -97,6 +101,11 @@ def test_what_is_out_of_range_is_refused_by_name(variable: str, value: str) -> N
 @pytest.mark.parametrize("upstream", ["127.0.0.1:7600", "[::1]:7600", "localhost:1", "unix:/run/f.sock"])
 def test_plaintext_may_go_to_this_machine(upstream: str) -> None:
     assert _load(UPSTREAM=upstream).upstream == upstream
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:0", "0.0.0.0:9100", "[::1]:65535", "localhost:9100"])
+def test_metrics_may_be_served_anywhere_or_nowhere(listen: str) -> None:
+    assert _load(METRICS_LISTEN=listen).metrics_listen == listen
 
 
 @pytest.mark.parametrize("upstream", ["10.0.0.1:7600", "flowless:7600", "0.0.0.0:7600", "[fe80::1]:7600"])
