@@ -219,7 +219,7 @@ def _take(
     default = _DEFAULTS[key]
     try:
         values[key] = convert(value, default)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         problems.append(f"{key}: must be {_kind(default)}")
 
 

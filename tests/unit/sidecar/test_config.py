@@ -228,7 +228,13 @@ def test_the_most_that_can_be_granted_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["serve_beyond_lease = 30", "[serve_beyond_lease]\na = true", "[serve_beyond_lease.a]\nb = 1"]
+    "text",
+    [
+        "serve_beyond_lease = 30",
+        "[serve_beyond_lease]\na = true",
+        "[serve_beyond_lease.a]\nb = 1",
+        f"[serve_beyond_lease]\na = 1{'0' * 400}",
+    ],
 )
 def test_a_table_of_routes_holds_numbers_of_seconds_and_nothing_else(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="serve_beyond_lease: must be"):

@@ -537,6 +537,18 @@ async def test_a_bridge_that_is_refused_gets_nothing_beyond_the_lease_until_a_pi
     assert isinstance(await setup.ask_in_vain(session_id), Verdict)
 
 
+async def test_a_late_pong_does_not_turn_a_refusal_into_a_reason_to_serve() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    asking = setup.ask_for(session_id)
+    asked = await setup.upstream.question(2)
+    asked.answer.set_exception(TrustError(Reason.UPSTREAM_REFUSED_BRIDGE, "refused"))
+    await asyncio.sleep(0)  # upstream has said it, who asked does not know yet
+    setup.lease.renew(setup.clock.elapsed_ns() - STALENESS_NS)  # of a ping so old that its lease is over
+    assert setup.lease.ran_out_ns(setup.clock.elapsed_ns()) == 0
+    assert await _outcome(asking) is Reason.UPSTREAM_REFUSED_BRIDGE
+
+
 async def test_a_lease_that_was_dropped_or_never_held_gives_nothing() -> None:
     session_id = new_id()
     setup = await _outage(session_id)
@@ -581,6 +593,13 @@ async def test_an_answer_for_anybody_ends_the_time_in_which_granted_routes_do_no
     asking = setup.ask(new_id())
     (await setup.upstream.question(3)).denied(DenialReason.UNKNOWN, revision=0)
     await asking
+    assert await _at_once(setup.ask_for(session_id)) is None
+
+
+async def test_a_replica_that_answers_and_only_lags_is_asked_each_time() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert isinstance(await setup.ask_in_vain(session_id, why=Reason.REVISION_NOT_REACHED), Verdict)
     assert await _at_once(setup.ask_for(session_id)) is None
 
 
