@@ -15,6 +15,7 @@ from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.session_cache import CacheLimits, Entry, SessionCache
 from bridge_sidecar.unix_server import ValidatorHandlers
 from bridge_sidecar.validator import MissLimits, Question, Tier, UpstreamAnswer, Validator
+from bridge_sidecar.watch_protocol import WatchFigures
 from trust_core import identifiers, modes
 from trust_core.clock import NS_PER_SECOND, SystemClock
 from trustlayer.v1 import session_pb2, validator_pb2
@@ -42,6 +43,7 @@ class _NoFlowless:
 
 class _Watch:
     state = WatchState.LIVE
+    figures = WatchFigures()
 
 
 class InProcessHits:

@@ -5,5 +5,6 @@ Read a hit in this order: `unix_server` -> `validator` -> `session_cache`. A mis
 `session_cache`. `bootstrap` is the only place that puts the parts together.
 
 Everything shared (cache, lease, flights, activity) is touched by one event loop and no other thread, so nothing
-here takes a lock. No pydantic, typer or rich: the process has a memory budget of 45 MiB.
+here takes a lock; the thread of `metrics`, where they are on, only reads numbers. No pydantic, typer or rich: the
+process has a memory budget of 45 MiB.
 """

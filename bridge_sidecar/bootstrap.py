@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge_sidecar import relay as relaying
 from bridge_sidecar.activity import ActivityReporter
@@ -23,6 +23,9 @@ from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
 from trust_core.version import __version__
+
+if TYPE_CHECKING:
+    from bridge_sidecar.metrics import MetricsServer
 
 _LAST_REPORT_SECONDS = 1.0
 
@@ -52,6 +55,7 @@ class Sidecar:
         """Put the parts together. Raises `ConfigError` for what only shows then."""
         clock = clock if clock is not None else SystemClock()
         self._config = config
+        self._clock = clock
         self._log: Any = logs.get_logger("bridge-sidecar")
         try:
             secret = _secret(config, clock)
@@ -91,6 +95,7 @@ class Sidecar:
                 max_waiting=config.max_waiting_misses,
                 upstream_timeout_seconds=config.upstream_timeout_seconds,
             ),
+            beyond_lease_ns=config.beyond_lease_ns,
         )
         self.prewarm = Prewarm(
             source=self.upstream,
@@ -110,8 +115,10 @@ class Sidecar:
                 watcher_id=secrets.token_hex(16),
                 max_staleness_ns=config.max_staleness_ns,
                 ping_interval_ns=config.ping_interval_ns,
+                trusted_ns=config.max_staleness_ns + max(config.beyond_lease_ns.values(), default=0),
             ),
         )
+        self.metrics: MetricsServer | None = None
         self.server = UnixServer(
             socket_path=config.socket_path,
             validator=ValidatorHandlers(
@@ -132,14 +139,38 @@ class Sidecar:
             ),
         )
 
+    def _serve_metrics(self) -> "MetricsServer | None":
+        """Start serving metrics if that is configured. Raises `ConfigError` when that cannot be."""
+        if not self._config.metrics_listen:
+            return None
+        try:
+            from bridge_sidecar.metrics import MetricsServer, SidecarCollector  # noqa: PLC0415 - costs memory
+        except ImportError:
+            raise ConfigError("metrics_listen: needs prometheus-client; install the extra sidecar-metrics") from None
+        host, _, port = self._config.metrics_listen.rpartition(":")
+        collector = SidecarCollector(
+            cache=self.cache,
+            lease=self.lease,
+            watch=self.watch,
+            counters=self.validator.counters,
+            clock=self._clock,
+        )
+        try:
+            metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=collector)
+        except OSError as error:
+            raise ConfigError(f"metrics_listen: cannot listen there: {error.strerror}") from None
+        self._log.info("metrics", address=metrics.address)
+        return metrics
+
     async def run(self, *, stop: asyncio.Event, on_listening: Callable[[], None]) -> None:
         """Serve until `stop` is set, then drain. Flowless need not be there: validations are UNAVAILABLE until it is.
 
-        Raises `SocketError` before `on_listening` was called, and whatever a background task failed with: a
-        sidecar whose watch died would fail closed for ever, and is better restarted.
+        Raises `ConfigError` or `SocketError` before `on_listening` was called, and whatever a background task failed
+        with: a sidecar whose watch died would fail closed for ever, and is better restarted.
         """
         tasks: list[asyncio.Task[None]] = []
         try:
+            self.metrics = self._serve_metrics()
             await self.server.start()
             on_listening()
             tasks = [
@@ -172,6 +203,8 @@ class Sidecar:
             async with asyncio.timeout(_LAST_REPORT_SECONDS):
                 await self.activity.flush()
         await self.upstream.close()
+        if self.metrics is not None:
+            await asyncio.to_thread(self.metrics.stop)
 
 
 def _secret(config: SidecarConfig, clock: Clock) -> SecretSource:

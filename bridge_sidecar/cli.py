@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--min-revision", type=_revision, default=0, metavar="N", help="take the log up to N into account"
     )
+    check.add_argument(
+        "--route", default="", metavar="NAME", help="the operator's name of the route, for serve_beyond_lease"
+    )
     _add_client_options(check)
 
     _add_client_options(add("status", "show how the sidecar is", ""))
@@ -138,19 +141,20 @@ def _revision(text: str) -> int:
 
 _UNUSED = ("greenlet", "rich", "ssl")
 """Optional modules that structlog and asyncio load wherever they are installed, and that the sidecar never uses: its
-TLS is grpc's own. Without them the idle process is about 10 MiB smaller."""
+TLS is grpc's own. Without them the idle process is about 10 MiB smaller. Only the metrics' library insists on ssl."""
 
 
 def _serve(config_file: Path | None) -> Exit:
-    for name in _UNUSED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None makes an import fail, as if not installed
-    import asyncio  # noqa: PLC0415 - only this command needs it, and the others should start fast
-
     try:
         config = load(config_file, os.environ)
     except ConfigError as error:
         print(f"bridge-sidecar: {error}", file=sys.stderr)
         return Exit.CONFIG
+    for name in _UNUSED:
+        if name != "ssl" or not config.metrics_listen:
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None makes an import fail
+    import asyncio  # noqa: PLC0415 - only this command needs it, and the others should start fast
+
     from bridge_sidecar import bootstrap  # noqa: PLC0415
     from trust_core import logs  # noqa: PLC0415
     from trust_core.unix_socket import SocketError  # noqa: PLC0415

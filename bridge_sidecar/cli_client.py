@@ -64,6 +64,7 @@ def _check(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.Na
             client_ip=arguments.ip, device_fingerprint=arguments.device, user_agent=arguments.user_agent
         ),
         min_revision=arguments.min_revision,
+        route=arguments.route,
     )
     response = stub.Validate(request, timeout=arguments.timeout)
     active = response.WhichOneof("result") == "session"
@@ -86,14 +87,23 @@ def _status(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.N
     lease = (
         f"held, {_seconds(status.lease_remaining)} left" if status.lease_held else "not held: the cache is not used"
     )
+    age = f"; its ping was sent {_seconds(status.lease_age)} ago" if status.HasField("lease_age") else ""
+    round_trip = f", round trip {_seconds(status.watch_round_trip)}" if status.HasField("watch_round_trip") else ""
+    applied = (
+        f"applied within {_seconds(status.last_revocation_within)} of its writing"
+        if status.HasField("last_revocation_within")
+        else "none that can be timed"
+    )
     _print_rows(
         [
-            ("lease", lease),
-            ("watch", f"{watch}, revision {status.applied_revision}"),
+            ("lease", f"{lease}{age}"),
+            ("watch", f"{watch}, revision {status.applied_revision}{round_trip}"),
+            ("last revocation", applied),
             ("max staleness", _seconds(status.max_staleness)),
             ("cache", f"{status.cached_sessions} sessions, {status.cached_bytes / 1024:.0f} KiB"),
             ("answers", f"{status.hits} hits, {status.misses} misses, {status.malformed} malformed"),
             ("unavailable", str(status.unavailable)),
+            ("beyond lease", f"{status.answers_beyond_lease} answers, outside the guarantee"),
             ("upstream calls", str(status.upstream_calls)),
             ("prewarmed", f"{status.prewarmed_sessions} sessions"),
             ("uptime", _seconds(status.uptime)),
@@ -126,7 +136,11 @@ def _describe_session(session: types_pb2.Session) -> list[tuple[str, str]]:
 
 def _describe_freshness(freshness: types_pb2.Freshness) -> list[tuple[str, str]]:
     tier = types_pb2.Tier.Name(freshness.tier).removeprefix("TIER_")
-    return [("tier", f"{tier}, revision {freshness.revision}, age {_seconds(freshness.age)}")]
+    rows = [("tier", f"{tier}, revision {freshness.revision}, age {_seconds(freshness.age)}")]
+    if freshness.HasField("beyond_lease"):
+        ago = _seconds(freshness.beyond_lease)
+        rows.append(("BEYOND LEASE", f"it ran out {ago} ago; the operator allows this answer, outside the guarantee"))
+    return rows
 
 
 def _seconds(duration: Duration) -> str:

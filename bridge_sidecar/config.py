@@ -36,6 +36,15 @@ _RELAY_NAME = re.compile(r"[A-Za-z]+/(?:[A-Za-z]+|\*)", re.ASCII)
 _INJECTED = re.compile(rf"{PREFIX}(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
 
 
+class RouteGrants(tuple[tuple[str, float], ...]):
+    """Names of routes, each with seconds. Immutable, as every setting."""
+
+    __slots__ = ()
+
+
+_NO_GRANTS: Final = RouteGrants()
+
+
 class ConfigError(Exception):
     """The settings cannot be used; the text lists every problem, one a line."""
 
@@ -66,6 +75,9 @@ class SidecarConfig:
     ping_interval_seconds: float = 0.0
     """0: a quarter of max_staleness."""
     default_mode: str = "standard"
+    serve_beyond_lease: RouteGrants = _NO_GRANTS
+    """Routes that may be served from the cache, in STANDARD mode, for so many seconds after the lease ran out: these
+    answers are outside the guarantee by so much."""
 
     cache_max_entries: int = 10_000
     cache_max_bytes: int = 64 * 1024 * 1024
@@ -83,6 +95,8 @@ class SidecarConfig:
     max_relayed_calls: int = 256
     relay_default_timeout_seconds: float = 10.0
 
+    metrics_listen: str = ""
+    """`host:port` of the Prometheus metrics, over plain HTTP; empty: none. Needs the extra `sidecar-metrics`."""
     drain_seconds: float = 5.0
     log_level: str = "info"
     log_format: str = "auto"
@@ -96,6 +110,11 @@ class SidecarConfig:
     def ping_interval_ns(self) -> int:
         """How often freshness is asked for."""
         return round((self.ping_interval_seconds or self.max_staleness_seconds / 4) * NS_PER_SECOND)
+
+    @property
+    def beyond_lease_ns(self) -> dict[str, int]:
+        """For how long after the lease ran out each named route may be served."""
+        return {route: round(seconds * NS_PER_SECOND) for route, seconds in self.serve_beyond_lease}
 
     @property
     def negative_ttl_ns(self) -> int:
@@ -124,6 +143,9 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "relay_default_timeout_seconds": (0.1, 600),
     "drain_seconds": (0, 600),
 }
+_MAX_GRANTS: Final = 64
+_MAX_ROUTE_BYTES: Final = 128
+_MAX_GRANTED_SECONDS: Final = 300
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "default_mode": tuple(_MODES),
     # As `trust_core.logs` has them, which is not imported here: it loads structlog, and `cli` has to say first what
@@ -197,7 +219,7 @@ def _take(
     default = _DEFAULTS[key]
     try:
         values[key] = convert(value, default)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         problems.append(f"{key}: must be {_kind(default)}")
 
 
@@ -208,6 +230,11 @@ def _kind(default: object) -> str:
         return "a whole number"
     if isinstance(default, float):
         return "a number of seconds"
+    if isinstance(default, RouteGrants):
+        return (
+            f"at most {_MAX_GRANTS} routes with seconds, like catalogue=30,search=10 or as a table of the file; each "
+            f"name once, with 1 to {_MAX_ROUTE_BYTES} bytes; more than 0 and at most {_MAX_GRANTED_SECONDS} seconds"
+        )
     if isinstance(default, tuple):
         return "a list of names like SessionService/Login or SessionService/*"
     return "a text"
@@ -217,6 +244,10 @@ def _typed(value: object, default: object) -> Any:
     """Check a value of TOML against the type of the default."""
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if isinstance(default, RouteGrants):
+        if not isinstance(value, dict):
+            raise TypeError
+        return RouteGrants((route, _typed(seconds, 0.0)) for route, seconds in value.items())
     if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value)
     wanted = str if default is None or default is MISSING else type(default)
@@ -234,6 +265,9 @@ def _parsed(value: object, default: object) -> Any:
         return int(text)
     if isinstance(default, float):
         return float(text)
+    if isinstance(default, RouteGrants):
+        pairs = [pair.rpartition("=") for pair in text.split(",") if pair.strip()]
+        return RouteGrants((route.strip(), float(seconds)) for route, _, seconds in pairs)
     if isinstance(default, tuple):
         return tuple(name.strip() for name in text.split(",") if name.strip())
     return text
@@ -254,7 +288,25 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
         problems.append("instance: must have 1 to 128 characters")
     if not all(_RELAY_NAME.fullmatch(name) for name in config.relay):
         problems.append(f"relay: must be {_kind(())}")
+    if config.metrics_listen and not _is_listen_address(config.metrics_listen):
+        problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
+    if not _acceptable(config.serve_beyond_lease):
+        problems.append(f"serve_beyond_lease: must be {_kind(_NO_GRANTS)}")
     return problems
+
+
+def _is_listen_address(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
+
+
+def _acceptable(grants: RouteGrants) -> bool:
+    routes = [route for route, _ in grants]
+    return (
+        len(routes) == len(set(routes)) <= _MAX_GRANTS
+        and all(1 <= len(route.encode(errors="replace")) <= _MAX_ROUTE_BYTES for route in routes)
+        and all(0 < seconds <= _MAX_GRANTED_SECONDS for _, seconds in grants)
+    )
 
 
 def _inconsistent(config: SidecarConfig) -> list[str]:

@@ -21,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import Revocation, SessionCache
 from bridge_sidecar.upstream import WatchCall
-from bridge_sidecar.watch_protocol import ProtocolViolationError, WatchProtocol, WatchTiming
+from bridge_sidecar.watch_protocol import ProtocolViolationError, WatchFigures, WatchProtocol, WatchTiming
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
@@ -70,6 +70,8 @@ class WatchSettings:
     watcher_id: str
     max_staleness_ns: int
     ping_interval_ns: int
+    trusted_ns: int
+    """How long after a ping an answer may rest on it: `max_staleness`, and the most granted beyond the lease."""
     backoff: Backoff = Backoff()
 
 
@@ -112,6 +114,7 @@ class RevocationWatch:
         )
         self._log: Any = logs.get_logger("bridge-sidecar")
         self.state = WatchState.DISCONNECTED
+        self.figures = WatchFigures()
         self.first_lease = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,7 +124,11 @@ class RevocationWatch:
             if self.state is not WatchState.REFUSED:
                 self.state = WatchState.CONNECTING
             protocol = WatchProtocol(
-                cache=self._cache, lease=self._lease, timing=self._timing, opened_at_ns=self._clock.elapsed_ns()
+                cache=self._cache,
+                lease=self._lease,
+                timing=self._timing,
+                figures=self.figures,
+                opened_at_ns=self._clock.elapsed_ns(),
             )
             try:
                 await self._stream(protocol)
@@ -142,6 +149,8 @@ class RevocationWatch:
 
     def _report_end(self, ended: _EndedError, *, first: bool) -> None:
         self.state = WatchState.REFUSED if ended.refused else WatchState.DISCONNECTED
+        if ended.refused:
+            self._lease.make_final()
         if first:
             self._log.warning("revocation watch ended; trying again", why=str(ended))
         else:
@@ -183,7 +192,7 @@ class RevocationWatch:
                 await asyncio.gather(reading, return_exceptions=True)
 
     def _start(self) -> bridge_pb2.WatchStart:
-        seconds, nanos = divmod(self._settings.max_staleness_ns, NS_PER_SECOND)
+        seconds, nanos = divmod(self._settings.trusted_ns, NS_PER_SECOND)
         return bridge_pb2.WatchStart(
             log_id=self._cache.log_id,
             last_revision=self._cache.applied_revision,
@@ -222,10 +231,11 @@ class RevocationWatch:
     def _handle(self, protocol: WatchProtocol, response: bridge_pb2.WatchRevocationsResponse) -> None:
         kind = response.WhichOneof("message")
         if kind == "revocations":
-            protocol.on_batch(_rows(response.revocations))
+            protocol.on_batch(_rows(response.revocations), now_ns=self._clock.elapsed_ns())
         elif kind == "pong":
             was_live = protocol.live
-            protocol.on_pong(nonce=response.pong.nonce, revision=response.pong.revision)
+            pong = response.pong
+            protocol.on_pong(nonce=pong.nonce, revision=pong.revision, now_ns=self._clock.elapsed_ns())
             if not was_live:
                 self.state = WatchState.LIVE
                 self.first_lease.set()

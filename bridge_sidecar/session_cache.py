@@ -246,8 +246,10 @@ class SessionCache:
         room = self.free_entries > 0 and weight(entry) <= self.free_bytes
         return room and digest not in self._entries and self.insert(ticket, digest, entry, now_ns)
 
-    def insert_denial(self, ticket: Ticket, digest: bytes, reason: DenialReason, revision: int, now_ns: int) -> bool:
+    def insert_denial(self, ticket: Ticket, digest: bytes, reason: int, revision: int, now_ns: int) -> bool:
         """Remember a "no" for a short while, and drop what it contradicts; says whether it was remembered.
+
+        A reason that this version does not know is not remembered, but contradicts as well as any.
 
         An UNKNOWN that was asked before a login which has finished since is not remembered: it may be about the
         session which that login made.
@@ -258,12 +260,14 @@ class SessionCache:
             if self._entries.peek(digest).revision > revision:
                 return False
             del self._entries[digest]
-        if reason not in _HELD_DENIALS or (reason is DenialReason.UNKNOWN and ticket.logins != self._logins):
+        if reason not in _HELD_DENIALS or (reason == DenialReason.UNKNOWN and ticket.logins != self._logins):
             return False
         self._denials.pop(digest, None)
         while len(self._denials) >= self._limits.negative_max_entries:
             self._denials.popitem(last=False)
-        self._denials[digest] = HeldDenial(reason, revision, now_ns, now_ns + self._limits.negative_ttl_ns)
+        self._denials[digest] = HeldDenial(
+            DenialReason(reason), revision, now_ns, now_ns + self._limits.negative_ttl_ns
+        )
         return True
 
     def forget_unknown(self) -> None:

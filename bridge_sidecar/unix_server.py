@@ -15,6 +15,7 @@ from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.session_cache import SessionCache
 from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
 from bridge_sidecar.validator import Counters, Question, Verdict
+from bridge_sidecar.watch_protocol import WatchFigures
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
@@ -29,6 +30,7 @@ SERVICE: Final = validator_pb2.DESCRIPTOR.services_by_name["ValidatorService"].f
 _MAX_IP_CHARS: Final = 45
 _MAX_DEVICE_BYTES: Final = 512
 _MAX_USER_AGENT_BYTES: Final = 1_024
+_MAX_ROUTE_BYTES: Final = 128
 _DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
 _MODES: Final = {int(mode): mode for mode in ValidationMode}
 _MALFORMED_AT_ONCE: Final = 128
@@ -61,6 +63,7 @@ class WatchStatus(Protocol):
     """What `GetStatus` shows of the watch."""
 
     state: WatchState
+    figures: WatchFigures
 
 
 class ValidatorHandlers:
@@ -109,24 +112,30 @@ class ValidatorHandlers:
     def _question(self, request: validator_pb2.ValidateRequest) -> Question:
         sent, mode = request.context, self._modes.get(request.mode)
         context = RequestContext(sent.client_ip, sent.device_fingerprint, sent.user_agent)
-        if mode is None or request.min_revision < 0 or _too_long(context):
+        route = request.route
+        if mode is None or request.min_revision < 0 or _too_long(context) or _exceeds(route, _MAX_ROUTE_BYTES):
             raise invalid(*_violations(request, context, mode_known=mode is not None))
         # Longer texts cannot be session ids; a short one stands for them, so nobody digests a megabyte.
         session_id = request.session_id if len(request.session_id) <= _MALFORMED_AT_ONCE else ""
-        return Question(session_id=session_id, mode=mode, context=context, min_revision=request.min_revision)
+        return Question(
+            session_id=session_id, mode=mode, context=context, min_revision=request.min_revision, route=route
+        )
 
     async def get_status(
         self, _request: validator_pb2.GetStatusRequest, _context: grpc_edge.Context
     ) -> validator_pb2.GetStatusResponse:
         """See ValidatorService.GetStatus."""
         now_ns = self._clock.elapsed_ns()
-        counters = self._answerer.counters
+        counters, figures = self._answerer.counters, self._watch.figures
         return validator_pb2.GetStatusResponse(
             lease_held=self._lease.held(now_ns),
             lease_remaining=_duration(self._lease.remaining_ns(now_ns)),
+            lease_age=_maybe_duration(self._lease.age_ns(now_ns)),
             max_staleness=_duration(self._max_staleness_ns),
             applied_revision=self._cache.applied_revision,
             watch_state=validator_pb2.WatchState.ValueType(self._watch.state),
+            watch_round_trip=_maybe_duration(figures.round_trip_ns),
+            last_revocation_within=_maybe_duration(figures.last_revocation_within_ns),
             cached_sessions=self._cache.entries,
             cached_bytes=self._cache.weight_bytes,
             hits=counters.hits,
@@ -135,6 +144,7 @@ class ValidatorHandlers:
             unavailable=counters.unavailable,
             upstream_calls=counters.upstream_calls,
             prewarmed_sessions=counters.prewarmed,
+            answers_beyond_lease=counters.beyond_lease,
             uptime=_duration(now_ns - self._started_at_ns),
             version=__version__,
         )
@@ -166,6 +176,8 @@ def _violations(
         found.append(Violation("context.device_fingerprint", f"must have at most {_MAX_DEVICE_BYTES} bytes"))
     if _exceeds(context.user_agent, _MAX_USER_AGENT_BYTES):
         found.append(Violation("context.user_agent", f"must have at most {_MAX_USER_AGENT_BYTES} bytes"))
+    if _exceeds(request.route, _MAX_ROUTE_BYTES):
+        found.append(Violation("route", f"must have at most {_MAX_ROUTE_BYTES} bytes"))
     return found
 
 
@@ -177,6 +189,8 @@ def serialize(verdict: Verdict) -> bytes:
     freshness.revision = verdict.revision
     age = freshness.age
     age.seconds, age.nanos = divmod(verdict.age_ns, NS_PER_SECOND)
+    if verdict.beyond_lease_ns is not None:
+        freshness.beyond_lease.CopyFrom(_duration(verdict.beyond_lease_ns))
     if verdict.denial:
         response.denial.reason = types_pb2.DenialReason.ValueType(verdict.denial)
         response.denial.message = _DENIALS.get(verdict.denial, "the session is not active")
@@ -186,6 +200,10 @@ def serialize(verdict: Verdict) -> bytes:
 def _duration(nanoseconds: int) -> Duration:
     seconds, nanos = divmod(nanoseconds, NS_PER_SECOND)
     return Duration(seconds=seconds, nanos=nanos)
+
+
+def _maybe_duration(nanoseconds: int | None) -> Duration | None:
+    return None if nanoseconds is None else _duration(nanoseconds)
 
 
 class UnixServer:

@@ -6,6 +6,7 @@ The order of a question:
 2. The cache, if the lease is held and the log is applied as far as this caller needs. Between lookup and answer
    there is no await, no lock and no log line, so a hit never waits for a miss.
 3. Flowless. Equal misses share one call ("flight"). Whatever cannot be known is an error, never a denial.
+4. Beyond the lease, only where the operator granted it: see `_beyond_lease`. Off by default.
 
 Why sharing a call keeps the guarantee. A flight's answer may be older than a request that joined it, but not by
 more than `upstream_timeout`, which the configuration keeps at or below `max_staleness`: a session that was revoked
@@ -23,8 +24,10 @@ up; it is cancelled when the last one has gone.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from bridge_sidecar.lease import Lease
@@ -35,7 +38,9 @@ from trust_core.identifiers import session_digest
 from trust_core.modes import Binding, DenialReason, RequestContext, ValidationMode, check
 
 _RE_ASKS: Final = 2
-_REMEMBERABLE: Final = frozenset(int(reason) for reason in DenialReason)
+_NEVER: Final = -(2**63)
+_FLOWLESS_SAID: Final = frozenset((Reason.UPSTREAM_REFUSED_BRIDGE, Reason.REVISION_NOT_REACHED))
+_NO_GRANTS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Tier(IntEnum):
@@ -49,22 +54,27 @@ class Tier(IntEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """One request of the app. `min_revision` 0 takes any state within the guarantee."""
+    """One request of the app. `min_revision` 0 takes any state within the guarantee; `route` is empty for none."""
 
     session_id: str
     mode: ValidationMode
     context: RequestContext
     min_revision: int = 0
+    route: str = ""
 
 
 class Verdict(NamedTuple):
-    """A definite answer: the session's payload, or the number of a denial reason (0 for none)."""
+    """A definite answer: the session's payload, or the number of a denial reason (0 for none).
+
+    `beyond_lease_ns`: how long before the answer the lease had run out; `None` for one within the guarantee.
+    """
 
     payload: bytes
     denial: int
     tier: int
     revision: int
     age_ns: int
+    beyond_lease_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +140,7 @@ class Counters:
     unavailable: int = 0
     upstream_calls: int = 0
     prewarmed: int = 0
+    beyond_lease: int = 0
 
 
 class _Flight:
@@ -159,7 +170,9 @@ class Validator:
         activity: ActivitySink,
         clock: Clock,
         limits: MissLimits,
+        beyond_lease_ns: Mapping[str, int] = _NO_GRANTS,
     ) -> None:
+        """`beyond_lease_ns`: for how long after the lease ran out each named route may be served from the cache."""
         self._cache = cache
         self._lease = lease
         self._source = source
@@ -172,6 +185,10 @@ class Validator:
         self._flying: set[asyncio.Task[_Landed]] = set()
         self._observed_log = ""
         self._observed_revision = 0
+        self._grants_ns = beyond_lease_ns
+        # When the last question to upstream failed, unless one succeeded since. Touched by the event loop only, as
+        # everything here; it only decides whether a granted route waits before it is served beyond the lease.
+        self._failed_at_ns = _NEVER
         self.counters = Counters()
 
     def observe_revision(self, revision: int, *, log_id: str) -> None:
@@ -207,12 +224,47 @@ class Validator:
             self.counters.hits += 1
             return verdict
         self.counters.misses += 1
+        grant_ns = self._grants_ns.get(question.route, 0) if question.mode is ValidationMode.STANDARD else 0
+        if grant_ns and self._clock.elapsed_ns() - self._failed_at_ns < self._max_age_ns:
+            verdict = self._beyond_lease(digest, question, grant_ns)
+            if verdict is not None:
+                return verdict
         try:
             return await self._from_upstream(digest, question)
         except TrustError as error:
-            if error.code is Code.UNAVAILABLE:
-                self.counters.unavailable += 1
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            # A refused bridge may have been revoked by the operator of Flowless, with what it was trusted to hold.
+            if grant_ns and error.reason is not Reason.UPSTREAM_REFUSED_BRIDGE:
+                verdict = self._beyond_lease(digest, question, grant_ns)
+                if verdict is not None:
+                    return verdict
+            self.counters.unavailable += 1
             raise
+
+    def _beyond_lease(self, digest: bytes, question: Question, grant_ns: int) -> Verdict | None:
+        """Answer a granted route from the cache although the lease ran out, for less than `grant_ns` ago.
+
+        Only for STANDARD mode and where upstream could not answer. What is known of revocations counts as ever: what
+        an applied one touched is not in the cache any more, and a revision that this app wrote or demands and that is
+        not applied yet may be one. A lease that was dropped, or whose Flowless refuses this sidecar, gives nothing.
+        A denial that is remembered says nothing here: the error stays.
+        """
+        now_ns = self._clock.elapsed_ns()
+        ago_ns = self._lease.ran_out_ns(now_ns)
+        applied = self._cache.applied_revision
+        if ago_ns is None or ago_ns >= grant_ns or applied < self._needed(question.min_revision):
+            return None
+        entry = self._cache.get(digest, now_ns)
+        if entry is None:
+            return None
+        self.counters.beyond_lease += 1
+        revision, age_ns = max(applied, entry.revision), now_ns - entry.filled_at_ns
+        refusal = check(question.mode, entry.binding, question.context)
+        if refusal is not None:
+            return Verdict(b"", refusal, Tier.LRU, revision, age_ns, ago_ns)
+        self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=entry.idle_expires_at_ns)
+        return Verdict(entry.payload, 0, Tier.LRU, revision, age_ns, ago_ns)
 
     def _from_cache(self, digest: bytes, question: Question) -> Verdict | None:
         now_ns = self._clock.elapsed_ns()
@@ -309,6 +361,7 @@ class Validator:
             async with asyncio.timeout(timeout):
                 return await self._ask(flight, digest, session_id)
         except TimeoutError:
+            self._failed_at_ns = self._clock.elapsed_ns()
             raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "Flowless did not answer in time") from None
         finally:
             self._slots.release()
@@ -322,9 +375,14 @@ class Validator:
             flight.seen_revision, flight.generation, flight.sent = cache.applied_revision, cache.generation, True
             sent_at_ns = self._clock.elapsed_ns()
             self.counters.upstream_calls += 1
-            answer = await self._source.validate_session(
-                session_id, min_revision=demanded, timeout_seconds=self._limits.upstream_timeout_seconds
-            )
+            try:
+                answer = await self._source.validate_session(
+                    session_id, min_revision=demanded, timeout_seconds=self._limits.upstream_timeout_seconds
+                )
+            except TrustError as error:
+                self._note_failure(error.reason)
+                raise
+            self._failed_at_ns = _NEVER
             if answer.revision < demanded:
                 raise TrustError(Reason.REVISION_NOT_REACHED, "Flowless answered from before the revision asked for")
             if ticket.generation != cache.generation:
@@ -333,8 +391,7 @@ class Validator:
             now_ns = self._clock.elapsed_ns()
             active = answer.active
             if active is None:
-                if answer.denial in _REMEMBERABLE:
-                    cache.insert_denial(ticket, digest, DenialReason(answer.denial), answer.revision, now_ns)
+                cache.insert_denial(ticket, digest, answer.denial, answer.revision, now_ns)
                 return _Landed(answer, sent_at_ns)
             if now_ns - sent_at_ns >= min(active.absolute_remaining_ns, active.idle_remaining_ns):
                 continue
@@ -345,6 +402,12 @@ class Validator:
                 return _Landed(answer, sent_at_ns)
             demanded = later
         raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "revocations or expiry outran every answer; ask again")
+
+    def _note_failure(self, reason: Reason) -> None:
+        """Remember that upstream failed. A reason that Flowless itself gave is no such failure: it can be asked."""
+        self._failed_at_ns = _NEVER if reason in _FLOWLESS_SAID else self._clock.elapsed_ns()
+        if reason is Reason.UPSTREAM_REFUSED_BRIDGE:
+            self._lease.make_final()
 
     async def close(self) -> None:
         """Cancel what is still in flight. Callers who wait for it see their calls cancelled."""

@@ -28,6 +28,21 @@ class WatchTiming:
     max_silence_ns: int
 
 
+@dataclass(slots=True)
+class WatchFigures:
+    """What operators are shown of the watch, over all streams since start. Nothing is decided by it.
+
+    No other machine's clock is in it. A row that is applied after a pong is not in what that pong vouched for, so it
+    was written after the pong's ping had been sent: what has passed since then bounds what the row can have taken.
+    """
+
+    last_revocation_within_ns: int | None = None
+    """Bound of the time from when the newest applied row was written to when its batch was taken in hand; requests
+    that came later found it applied. `None`: no row yet, or no ping had been answered on its stream."""
+    round_trip_ns: int | None = None
+    """From the sending of a ping to its pong; the newest. `None`: no pong yet."""
+
+
 class Ping(NamedTuple):
     """What to send."""
 
@@ -45,10 +60,15 @@ class _Sent(NamedTuple):
 class WatchProtocol:
     """See the module."""
 
-    def __init__(self, *, cache: SessionCache, lease: Lease, timing: WatchTiming, opened_at_ns: int) -> None:
+    def __init__(
+        self, *, cache: SessionCache, lease: Lease, timing: WatchTiming, figures: WatchFigures, opened_at_ns: int
+    ) -> None:
+        """`figures` outlives the stream."""
         self._cache = cache
         self._lease = lease
         self._timing = timing
+        self._figures = figures
+        self._answered_ping_ns: int | None = None
         self._opened_at_ns = opened_at_ns
         self._ready = False
         self._nonce = 0
@@ -70,17 +90,21 @@ class WatchProtocol:
             raise ProtocolViolationError("replay does not begin where this sidecar stopped")
         self._ready = True
 
-    def on_batch(self, revocations: Iterable[Revocation]) -> None:
+    def on_batch(self, revocations: Iterable[Revocation], *, now_ns: int) -> None:
         """Apply rows in their order."""
         if not self._ready:
             raise ProtocolViolationError("revocations before WatchReady")
+        before = self._cache.applied_revision
         for revocation in revocations:
             try:
                 self._cache.apply(revocation)
             except GapError as gap:
                 raise ProtocolViolationError(f"a gap in the log: {gap}") from None
+        if self._cache.applied_revision != before:
+            sent_ns = self._answered_ping_ns
+            self._figures.last_revocation_within_ns = None if sent_ns is None else now_ns - sent_ns
 
-    def on_pong(self, *, nonce: int, revision: int) -> None:
+    def on_pong(self, *, nonce: int, revision: int, now_ns: int) -> None:
         """Renew the lease from when the ping was sent, provided everything up to the pong's revision is applied."""
         if not self._ready or nonce not in self._outstanding:
             raise ProtocolViolationError("a pong without its ping")
@@ -93,6 +117,8 @@ class WatchProtocol:
             self._outstanding.popitem(last=False)
         del self._outstanding[nonce]
         self._lease.renew(sent.at_ns)
+        self._answered_ping_ns = sent.at_ns
+        self._figures.round_trip_ns = now_ns - sent.at_ns
         self.live = True
 
     def on_barrier(self) -> None:

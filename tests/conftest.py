@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.support import databases
+from tests.support.report_log import log_into_report
 from tools.processes import temporary_directory
 
 # How long an example takes depends on what else the machine does; `timeout` bounds a whole test.
@@ -20,7 +21,8 @@ _BASE = pytest.StashKey[Path]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep `tmp_path` below a directory of this run alone, so that nothing stays behind in the system's."""
+    """Set up logging; keep `tmp_path` below a directory of this run alone, so that nothing stays behind."""
+    log_into_report()
     if not hasattr(config, "workerinput") and config.option.basetemp is None:
         config.stash[_BASE] = Path(tempfile.mkdtemp(prefix="tl-tests-"))
         config.option.basetemp = config.stash[_BASE] / "t"

@@ -16,9 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = {
-    "dev": ("--extra", "sidecar", "--extra", "server", "--group", "dev"),
+    "dev": ("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "server", "--group", "dev"),
     "client": (),
     "sidecar": ("--extra", "sidecar"),
+    "sidecar-metrics": ("--extra", "sidecar", "--extra", "sidecar-metrics"),
     "server": ("--extra", "server"),
 }
 """One lock per way of installing; the others are constrained by `dev`, which comes first, so that they agree."""

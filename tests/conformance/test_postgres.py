@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager
 import psycopg
 import pytest
 import sqlalchemy as sa
-import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
@@ -21,9 +20,9 @@ from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.schema import metadata
 from flowless.domain.sessions import SessionActivity
 from tests.support.databases import new_postgres_database
+from tests.support.report_log import log_into_report
 from tests.support.stores import NOW, SECOND, Stores, fresh_digest, over
 from tools.postgres_server import PostgresServer
-from trust_core import logs
 from trust_core.errors import Reason, TrustError
 
 ENOUGH = 30.0
@@ -44,9 +43,9 @@ def empty_url() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    logs.configure(level="error", style="json")
+    log_into_report(level="error")
     yield
-    structlog.reset_defaults()
+    log_into_report()
 
 
 @asynccontextmanager

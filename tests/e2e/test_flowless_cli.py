@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 import pytest
-import structlog
 import typer
 from typer.testing import CliRunner, Result
 
 from flowless.cli import app
 from flowless.domain.sessions import Session
 from tests.support.flowless import Client, listed_services
+from tests.support.report_log import log_into_report
 from tests.support.repository import ROOT
 from tests.support.stores import new_sqlite_file, sqlite_stores, sqlite_url
 from tools.processes import TESTING, ManagedProcess
@@ -105,7 +105,7 @@ def _logging_as_before() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    log_into_report()
 
 
 @pytest.fixture

@@ -172,8 +172,9 @@ def run_schedules(
     try:
         with ExitStack() as stack:
             # What a broken rule makes the programs say is not news.
+            before = structlog.get_config()
             structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-            stack.callback(structlog.reset_defaults)
+            stack.callback(structlog.configure, **before)
             if rule is not None:
                 stack.enter_context(rule.broken())
             for plan in plans:

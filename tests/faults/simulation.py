@@ -416,6 +416,7 @@ class Sidecar:
                 instance=f"sidecar-{self.number}",
                 watcher_id=f"watcher-{next(_ids)}",
                 max_staleness_ns=ns(STALENESS_SECONDS),
+                trusted_ns=ns(STALENESS_SECONDS),
                 ping_interval_ns=ns(STALENESS_SECONDS / 2),
                 backoff=Backoff(first_seconds=0.02, cap_seconds=0.2),
             ),

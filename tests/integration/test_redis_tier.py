@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-import structlog
 
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import TOMBSTONE_SECONDS, RedisSessionTier
 from flowless.domain.sessions import SessionRead
+from tests.support.report_log import log_into_report
 from tests.support.stores import fresh_digest, new_session, new_user
 from tools.redis_server import RedisServer
-from trust_core import logs
 from trust_core.clock import SystemClock
 
 LOG = "0" * 32
@@ -26,9 +25,9 @@ ENOUGH = 20.0
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    logs.configure(level="error", style="json")
+    log_into_report(level="error")
     yield
-    structlog.reset_defaults()
+    log_into_report()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from trust_core.clock import NS_PER_SECOND
+from trust_core.clock import NS_PER_SECOND, SystemClock
 
 
 class FakeClock:
@@ -26,3 +26,17 @@ class FakeClock:
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP does; no time passes."""
         self._now += timedelta(seconds=seconds)
+
+
+class AheadClock(SystemClock):
+    """The machine's clock and the time that a test adds, for parts that also wait for real."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = 0
+
+    def elapsed_ns(self) -> int:
+        return super().elapsed_ns() + self._ahead_ns
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self._ahead_ns += round(seconds * NS_PER_SECOND)

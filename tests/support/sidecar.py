@@ -13,7 +13,7 @@ import grpc
 from bridge_sidecar.bootstrap import Sidecar
 from bridge_sidecar.config import SidecarConfig
 from tests.support.scripted_flowless import BROWSER, ScriptedFlowless
-from trust_core.clock import SystemClock
+from trust_core.clock import Clock, SystemClock
 from trust_core.identifiers import new_bridge_id, new_bridge_secret, new_session_id
 from trustlayer.v1 import session_pb2_grpc, types_pb2, validator_pb2, validator_pb2_grpc
 
@@ -45,8 +45,11 @@ async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None
 class Running:
     """A sidecar, its upstream, and what an app has of them."""
 
-    def __init__(self, *, sidecar: Sidecar, flowless: ScriptedFlowless, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, *, sidecar: Sidecar, flowless: ScriptedFlowless, channel: grpc.aio.Channel, clock: Clock
+    ) -> None:
         self.sidecar = sidecar
+        self.clock = clock
         self.flowless = flowless
         self.channel = channel
         self.validator = validator_pb2_grpc.ValidatorServiceStub(channel)
@@ -63,7 +66,7 @@ class Running:
 
     def lease_held(self) -> bool:
         """Whether the cache may answer now."""
-        return self.sidecar.lease.held(SystemClock().elapsed_ns())
+        return self.sidecar.lease.held(self.clock.elapsed_ns())
 
     async def leased(self) -> None:
         """Wait for the lease."""
@@ -75,7 +78,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running_sidecar(directory: Path, *, start_flowless: bool = True, **settings: Any) -> AsyncIterator[Running]:
+async def running_sidecar(
+    directory: Path, *, start_flowless: bool = True, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     """Start both and wait for the lease; end both."""
     secret = new_secret()
     flowless = ScriptedFlowless(path=directory / "up.sock", secret=secret)
@@ -95,7 +100,8 @@ async def running_sidecar(directory: Path, *, start_flowless: bool = True, **set
     config = SidecarConfig(**values)
     if start_flowless:
         await flowless.start()
-    sidecar = Sidecar(config)
+    clock = clock or SystemClock()
+    sidecar = Sidecar(config, clock=clock)
     stop, listening = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(sidecar.run(stop=stop, on_listening=listening.set))
     try:
@@ -104,7 +110,7 @@ async def running_sidecar(directory: Path, *, start_flowless: bool = True, **set
         if task.done():
             task.result()
         async with grpc.aio.insecure_channel(f"unix:{config.socket_path}") as channel:
-            running = Running(sidecar=sidecar, flowless=flowless, channel=channel)
+            running = Running(sidecar=sidecar, flowless=flowless, channel=channel, clock=clock)
             if start_flowless:
                 await running.leased()
             yield running

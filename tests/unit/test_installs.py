@@ -40,6 +40,7 @@ def _locked(name: str) -> str:
     [
         ("client", ["trustlayer.v1.validator_pb2_grpc", "trustlayer.v1.session_pb2_grpc"]),
         ("sidecar", ["bridge_sidecar.bootstrap", "bridge_sidecar.cli", "bridge_sidecar.cli_client"]),
+        ("sidecar-metrics", ["bridge_sidecar.bootstrap", "bridge_sidecar.metrics"]),
         ("server", ["flowless.cli", "flowless.bootstrap"]),
     ],
 )

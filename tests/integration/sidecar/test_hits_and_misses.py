@@ -204,6 +204,7 @@ async def test_a_session_without_an_end_is_not_believed(run_dir: Path) -> None:
         ({"context": types_pb2.RequestContext(client_ip="1" * 46)}, "context.client_ip"),
         ({"context": types_pb2.RequestContext(device_fingerprint="d" * 513)}, "context.device_fingerprint"),
         ({"context": types_pb2.RequestContext(user_agent="ü" * 513)}, "context.user_agent"),
+        ({"route": "ü" * 65}, "route"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

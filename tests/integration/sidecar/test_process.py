@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.scripted_flowless import ScriptedFlowless
 from tests.support.sidecar import CONTEXT, new_id, new_secret
+from tools.processes import free_port
 from trustlayer.v1 import validator_pb2, validator_pb2_grpc
 
 Finished = tuple[int, str, str]
@@ -141,7 +142,9 @@ async def test_a_sidecar_serves_checks_reports_and_ends_in_order(run_dir: Path) 
         assert (code, status["leaseHeld"], status["watchState"]) == (OK, True, "WATCH_STATE_LIVE")
         code, out, _ = await served.command("status")
         assert code == OK
-        assert "lease" in out
+        assert "; its ping was sent " in out
+        assert ", round trip " in out
+        assert "none that can be timed" in out
         assert served.secret not in out
         assert stat.S_IMODE(served.socket.stat().st_mode) == 0o660
 
@@ -150,6 +153,41 @@ async def test_a_sidecar_serves_checks_reports_and_ends_in_order(run_dir: Path) 
         assert not served.socket.exists()
         assert served.secret not in err
         assert session_id not in err
+
+
+async def test_a_check_for_a_granted_route_says_that_its_answer_is_beyond_the_lease(run_dir: Path) -> None:
+    async with _served(
+        run_dir, SERVE_BEYOND_LEASE="catalogue=300", MAX_STALENESS_SECONDS="1", UPSTREAM_TIMEOUT_SECONDS="1"
+    ) as served:
+        await served.healthy()
+        session_id = new_id()
+        served.flowless.add_session(session_id)
+        check = ("check", session_id, "--ip", CONTEXT.client_ip)
+        assert (await served.command(*check))[0] == OK
+        await served.flowless.stop()
+        async with asyncio.timeout(30):
+            while (await served.command("healthcheck"))[0] == OK:
+                pass
+        assert (await served.command(*check))[0] == UNAVAILABLE
+        code, out, _ = await served.command(*check, "--route", "catalogue")
+        assert code == OK
+        assert "BEYOND LEASE" in out
+        code, out, _ = await served.command("status")
+        assert "1 answers, outside the guarantee" in out
+
+
+async def test_a_process_with_metrics_serves_them(run_dir: Path) -> None:
+    port = free_port()
+    async with _served(run_dir, METRICS_LISTEN=f"127.0.0.1:{port}") as served:
+        await served.healthy()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert b"\nbridge_sidecar_lease_held 1.0\n" in await reader.read()
+        writer.close()
+        code, _, err = await served.end()
+        assert code == OK
+        assert f"127.0.0.1:{port}" in err
 
 
 async def test_a_second_sidecar_is_refused_and_the_first_one_goes_on(run_dir: Path) -> None:

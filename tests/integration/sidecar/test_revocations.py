@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.support.rpc import reason
-from tests.support.sidecar import Running, new_id, new_secret, running_sidecar, until
+from tests.support.sidecar import STALENESS_SECONDS, Running, new_id, new_secret, running_sidecar, until
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import bridge_pb2, types_pb2, validator_pb2
@@ -241,3 +241,18 @@ async def test_what_is_not_flowless_at_the_address_is_never_believed(run_dir: Pa
         await impostor.stop(None)
         await app.flowless.start()
         await app.leased()
+
+
+async def test_status_bounds_how_long_the_last_revocation_took_without_another_machines_clock(run_dir: Path) -> None:
+    async with running_sidecar(run_dir, start_flowless=False) as app:
+        before = await app.status()
+        for field in ("lease_age", "last_revocation_within", "watch_round_trip"):
+            assert not before.HasField(field)
+        await app.flowless.start()
+        await app.leased()
+        leased = await app.status()
+        assert not leased.HasField("last_revocation_within")
+        assert 0 < leased.watch_round_trip.ToNanoseconds() <= leased.lease_age.ToNanoseconds()
+        assert leased.lease_age.ToNanoseconds() + leased.lease_remaining.ToNanoseconds() == STALENESS_SECONDS * 1e9
+        await until(_applied(app, app.flowless.append(bridge_pb2.Revocation(user_id="usr_1"))))
+        assert 0 < (await app.status()).last_revocation_within.ToNanoseconds() <= STALENESS_SECONDS * 1e9

@@ -88,6 +88,10 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
         ("RELAY", "Login"),
         ("INSECURE_UPSTREAM", "yes"),
         ("INSTANCE", "i" * 129),
+        ("METRICS_LISTEN", "9100"),
+        ("METRICS_LISTEN", ":9100"),
+        ("METRICS_LISTEN", "127.0.0.1:65536"),
+        ("METRICS_LISTEN", "127.0.0.1:-1"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(variable: str, value: str) -> None:
@@ -97,6 +101,11 @@ def test_what_is_out_of_range_is_refused_by_name(variable: str, value: str) -> N
 @pytest.mark.parametrize("upstream", ["127.0.0.1:7600", "[::1]:7600", "localhost:1", "unix:/run/f.sock"])
 def test_plaintext_may_go_to_this_machine(upstream: str) -> None:
     assert _load(UPSTREAM=upstream).upstream == upstream
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:0", "0.0.0.0:9100", "[::1]:65535", "localhost:9100"])
+def test_metrics_may_be_served_anywhere_or_nowhere(listen: str) -> None:
+    assert _load(METRICS_LISTEN=listen).metrics_listen == listen
 
 
 @pytest.mark.parametrize("upstream", ["10.0.0.1:7600", "flowless:7600", "0.0.0.0:7600", "[fe80::1]:7600"])
@@ -181,3 +190,52 @@ def test_the_choices_for_logs_are_those_that_logs_know() -> None:
         assert _load(LOG_LEVEL=level).log_level == level
     for style in logs.FORMATS:
         assert _load(LOG_FORMAT=style).log_format == style
+
+
+def test_routes_that_may_be_served_beyond_the_lease_come_from_a_table_or_a_variable(tmp_path: Path) -> None:
+    assert load(None, LEAST).beyond_lease_ns == {}
+    file = _file(tmp_path, '[serve_beyond_lease]\ncatalogue = 30\n"full text" = 0.5\n')
+    assert load(file, LEAST).beyond_lease_ns == {"catalogue": 30_000_000_000, "full text": 500_000_000}
+    over = load(file, {**LEAST, f"{PREFIX}SERVE_BEYOND_LEASE": " catalogue=30, a=b=10 ,"})
+    assert over.beyond_lease_ns == {"catalogue": 30_000_000_000, "a=b": 10_000_000_000}
+    assert load(file, {**LEAST, f"{PREFIX}SERVE_BEYOND_LEASE": ""}).beyond_lease_ns == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "catalogue",
+        "catalogue=",
+        "catalogue=0",
+        "catalogue=-1",
+        "catalogue=300.1",
+        "catalogue=nan",
+        "catalogue=inf",
+        "=30",
+        "30",
+        "a=1,a=2",
+        f"{'ä' * 65}=1",
+        ",".join(f"r{n}=1" for n in range(65)),
+    ],
+)
+def test_routes_that_cannot_be_granted_are_refused_by_the_settings_name(value: str) -> None:
+    assert "serve_beyond_lease: must be at most 64 routes" in _problems(SERVE_BEYOND_LEASE=value)
+
+
+def test_the_most_that_can_be_granted_is_accepted() -> None:
+    grants = ",".join([f"{'ä' * 64}=300", *(f"r{n}=0.001" for n in range(63))])
+    assert len(_load(SERVE_BEYOND_LEASE=grants).serve_beyond_lease) == 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serve_beyond_lease = 30",
+        "[serve_beyond_lease]\na = true",
+        "[serve_beyond_lease.a]\nb = 1",
+        f"[serve_beyond_lease]\na = 1{'0' * 400}",
+    ],
+)
+def test_a_table_of_routes_holds_numbers_of_seconds_and_nothing_else(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="serve_beyond_lease: must be"):
+        load(_file(tmp_path, text), LEAST)

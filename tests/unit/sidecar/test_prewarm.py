@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-import structlog
 
 from bridge_sidecar import prewarm as module
 from bridge_sidecar.prewarm import Prewarm, PrewarmedSession
 from bridge_sidecar.session_cache import CacheLimits, Revocation, SessionCache, weight
 from bridge_sidecar.validator import ActiveSession, Counters, entry_of
 from tests.support.clock import FakeClock
-from trust_core import logs
+from tests.support.report_log import log_into_report
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError
 from trust_core.modes import Binding
@@ -21,9 +20,9 @@ LOG = "log-1"
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    logs.configure(level="error", style="json")
+    log_into_report(level="error")
     yield
-    structlog.reset_defaults()
+    log_into_report()
 
 
 def session(

@@ -5,8 +5,11 @@ The source here answers when the test says so; everything behind the validator i
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import CacheLimits, Revocation, SessionCache
@@ -89,7 +92,7 @@ class Uses:
 class Setup:
     """A validator with a lease, at revision 0 of a log."""
 
-    def __init__(self, *, upstream_timeout_seconds: float = 30.0) -> None:
+    def __init__(self, *, upstream_timeout_seconds: float = 30.0, grants: dict[str, float] | None = None) -> None:
         self.clock = FakeClock()
         self.cache = SessionCache(
             limits=CacheLimits(
@@ -108,18 +111,23 @@ class Setup:
             activity=self.uses,
             clock=self.clock,
             limits=MissLimits(max_concurrent=2, max_waiting=2, upstream_timeout_seconds=upstream_timeout_seconds),
+            beyond_lease_ns={route: round(seconds * NS_PER_SECOND) for route, seconds in (grants or {}).items()},
         )
 
     def renew(self) -> None:
         self.lease.renew(self.clock.elapsed_ns())
 
     def ask(
-        self, session_id: str, *, min_revision: int = 0, context: RequestContext = BROWSER
+        self,
+        session_id: str,
+        *,
+        min_revision: int = 0,
+        context: RequestContext = BROWSER,
+        mode: ValidationMode = ValidationMode.STRICT,
+        route: str = "",
     ) -> "asyncio.Task[Verdict]":
         """Begin to ask."""
-        question = Question(
-            session_id=session_id, mode=ValidationMode.STRICT, context=context, min_revision=min_revision
-        )
+        question = Question(session_id=session_id, mode=mode, context=context, min_revision=min_revision, route=route)
         return asyncio.create_task(self.validator.validate(question))
 
     async def fill(self, session_id: str, *, revision: int = 0) -> None:
@@ -344,3 +352,309 @@ async def test_a_miss_and_a_held_denial_say_how_old_they_can_be() -> None:
     assert (await asking).age_ns == 250_000_000
     setup.clock.advance(0.5)
     assert (await setup.ask(session_id)).age_ns == 500_000_000
+
+
+class Granted(Setup):
+    """A setup in which `catalogue` may be served for 30 s after the lease ran out, and `search` for 10 s."""
+
+    def __init__(self) -> None:
+        super().__init__(upstream_timeout_seconds=2.0, grants={"catalogue": 30, "search": 10})
+
+    def ask_for(self, session_id: str, route: str = "catalogue", **fields: Any) -> "asyncio.Task[Verdict]":
+        """Begin to ask in STANDARD mode, for a route."""
+        return self.ask(session_id, route=route, **{"mode": ValidationMode.STANDARD, **fields})
+
+    async def ask_in_vain(
+        self, session_id: str, route: str = "catalogue", *, why: Reason = Reason.UPSTREAM_UNAVAILABLE, **fields: Any
+    ) -> Verdict | Reason:
+        """Ask; upstream cannot say. Return what comes of it."""
+        number = len(self.upstream.asked) + 1
+        asking = self.ask_for(session_id, route, **fields)
+        (await self.upstream.question(number)).answer.set_exception(TrustError(why, "away"))
+        return await _outcome(asking)
+
+    def counted(self) -> tuple[int, int]:
+        """Answers beyond the lease, and calls that ended UNAVAILABLE."""
+        return self.validator.counters.beyond_lease, self.validator.counters.unavailable
+
+
+async def _outcome(asking: "asyncio.Task[Verdict]") -> Verdict | Reason:
+    try:
+        return await asking
+    except TrustError as error:
+        return error.reason
+
+
+async def _outage(session_id: str, *, seconds: float = 3.0) -> Granted:
+    """A session that was cached, and some time since the last ping; the lease lasts 2 s of it."""
+    setup = Granted()
+    await setup.fill(session_id)
+    setup.clock.advance(seconds)
+    return setup
+
+
+_UNREACHED = (
+    Reason.UPSTREAM_UNAVAILABLE,
+    Reason.STORAGE_UNAVAILABLE,
+    Reason.STORAGE_FULL,
+    Reason.TOO_MANY_MISSES,
+    Reason.REVISION_NOT_REACHED,
+)
+
+
+@pytest.mark.parametrize("why", _UNREACHED)
+async def test_a_granted_route_is_served_from_the_cache_marked_and_counted_when_upstream_cannot_answer(
+    why: Reason,
+) -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    verdict = await setup.ask_in_vain(session_id, why=why)
+    assert verdict == Verdict(b"payload", 0, Tier.LRU, 0, 3 * NS_PER_SECOND, NS_PER_SECOND)
+    assert setup.counted() == (1, 0)
+    assert setup.uses.digests == [digest(session_id)] * 2
+
+
+async def test_an_answer_of_upstream_goes_before_what_a_route_is_granted() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    asking = setup.ask_for(session_id)
+    (await setup.upstream.question(2)).active(revision=0)
+    verdict = await asking
+    assert (verdict.tier, verdict.beyond_lease_ns) == (Tier.DATABASE, None)
+    asking = setup.ask_for(session_id)
+    (await setup.upstream.question(3)).denied(DenialReason.REVOKED, revision=1)
+    assert (await asking).denial == DenialReason.REVOKED
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE  # and a denial is not forgotten
+    assert setup.counted() == (0, 1)
+
+
+@pytest.mark.parametrize("denial", [DenialReason.IDLE, DenialReason.USER_DISABLED, 99])
+async def test_a_denial_that_is_not_remembered_still_ends_what_a_route_is_granted(denial: int) -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    asking = setup.ask_for(session_id)
+    (await setup.upstream.question(2)).denied(denial, revision=0)
+    assert (await asking).denial == denial
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+@pytest.mark.parametrize("mode", [ValidationMode.ADVANCED, ValidationMode.STRICT])
+async def test_no_mode_but_standard_is_served_beyond_the_lease(mode: ValidationMode) -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert await setup.ask_in_vain(session_id, mode=mode) is Reason.UPSTREAM_UNAVAILABLE
+    assert setup.counted() == (0, 1)
+
+
+@pytest.mark.parametrize("route", ["", "checkout", "Catalogue", "catalogue "])
+async def test_no_route_but_a_granted_one_is_served_beyond_the_lease(route: str) -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert await setup.ask_in_vain(session_id, route) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def test_each_route_is_served_for_as_long_as_it_was_granted_and_not_a_moment_longer() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id, seconds=11.999_999_999)
+    assert isinstance(await setup.ask_in_vain(session_id, "search"), Verdict)
+    setup.clock.advance(0.000_000_001)
+    assert await _at_once(setup.ask_for(session_id, "search")) is None
+    setup.clock.advance(2)
+    assert await setup.ask_in_vain(session_id, "search") is Reason.UPSTREAM_UNAVAILABLE
+    assert isinstance(await _outcome(setup.ask_for(session_id, "catalogue")), Verdict)
+
+
+async def test_what_is_not_cached_is_not_served_beyond_the_lease() -> None:
+    setup = await _outage(new_id())
+    assert await setup.ask_in_vain(new_id()) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def test_the_sessions_own_deadlines_end_what_a_route_is_granted() -> None:
+    setup, session_id = Granted(), new_id()
+    await setup.fill(session_id)
+    setup.clock.advance(299)
+    setup.renew()
+    setup.clock.advance(3)  # the lease ran out a second ago, the session two seconds ago
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def test_a_denied_context_beyond_the_lease_is_the_denial_as_usual() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    verdict = await setup.ask_in_vain(session_id, context=RequestContext(client_ip="198.51.100.9"))
+    assert isinstance(verdict, Verdict)
+    assert (verdict.denial, verdict.beyond_lease_ns) == (DenialReason.IP_MISMATCH, NS_PER_SECOND)
+    assert setup.uses.digests == [digest(session_id)]
+
+
+async def test_a_held_denial_is_not_served_beyond_the_lease() -> None:
+    setup, session_id = Granted(), new_id()
+    asking = setup.ask_for(session_id)
+    (await setup.upstream.question(1)).denied(DenialReason.UNKNOWN, revision=0)
+    assert (await asking).denial == DenialReason.UNKNOWN
+    setup.clock.advance(3)  # within the denial's time to live
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+@pytest.mark.parametrize("session_row", [True, False], ids=["of the session", "of the user"])
+async def test_a_revocation_that_was_applied_is_refused_beyond_the_lease(*, session_row: bool) -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    row = {"session_digest": digest(session_id)} if session_row else {"user_id": "u1"}
+    setup.cache.apply(Revocation(revision=1, **row))
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def test_a_revocation_that_this_app_wrote_and_that_is_not_applied_yet_is_refused_beyond_the_lease() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert isinstance(await setup.ask_in_vain(session_id), Verdict)
+    setup.validator.observe_revision(1, log_id="log")
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+    setup.cache.apply(Revocation(revision=1, session_digest=digest(session_id)))
+    setup.clock.advance(2)
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def test_a_revision_that_is_demanded_and_not_applied_is_refused_beyond_the_lease() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert await setup.ask_in_vain(session_id, min_revision=1) is Reason.UPSTREAM_UNAVAILABLE
+    setup.cache.apply(Revocation(revision=1, user_id="somebody else"))
+    setup.clock.advance(2)
+    assert isinstance(await setup.ask_in_vain(session_id, min_revision=1), Verdict)
+
+
+async def test_a_bridge_that_is_refused_gets_nothing_beyond_the_lease_until_a_ping_is_answered_again() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    refused = await setup.ask_in_vain(session_id, why=Reason.UPSTREAM_REFUSED_BRIDGE)
+    assert refused is Reason.UPSTREAM_REFUSED_BRIDGE
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE  # not even when Flowless is gone
+    setup.clock.advance(2)
+    setup.renew()
+    setup.clock.advance(3)
+    assert isinstance(await setup.ask_in_vain(session_id), Verdict)
+
+
+async def test_a_late_pong_does_not_turn_a_refusal_into_a_reason_to_serve() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    asking = setup.ask_for(session_id)
+    asked = await setup.upstream.question(2)
+    asked.answer.set_exception(TrustError(Reason.UPSTREAM_REFUSED_BRIDGE, "refused"))
+    await asyncio.sleep(0)  # upstream has said it, who asked does not know yet
+    setup.lease.renew(setup.clock.elapsed_ns() - STALENESS_NS)  # of a ping so old that its lease is over
+    assert setup.lease.ran_out_ns(setup.clock.elapsed_ns()) == 0
+    assert await _outcome(asking) is Reason.UPSTREAM_REFUSED_BRIDGE
+
+
+async def test_a_lease_that_was_dropped_or_never_held_gives_nothing() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    setup.lease.drop()
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+    never = Granted()
+    never.validator._lease = Lease(max_staleness_ns=STALENESS_NS)
+    await never.fill(session_id)
+    assert await never.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+
+
+async def _at_once(asking: "asyncio.Task[Verdict]") -> Verdict | None:
+    """Return the verdict that needs nobody, or `None` and give up."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    if asking.done():
+        return await asking
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    return None
+
+
+async def test_for_one_upstream_timeout_after_a_failure_granted_routes_do_not_wait_for_another() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    await setup.ask_in_vain(session_id)
+    setup.clock.advance(1.999)
+    verdict = await _at_once(setup.ask_for(session_id))
+    assert verdict is not None
+    assert verdict.beyond_lease_ns == 2_999_000_000
+    assert len(setup.upstream.asked) == 2
+    assert await _at_once(setup.ask_for(session_id, "checkout")) is None  # asks, and waits
+    setup.clock.advance(0.001)
+    assert await _at_once(setup.ask_for(session_id)) is None
+    assert len(setup.upstream.asked) == 4
+
+
+async def test_an_answer_for_anybody_ends_the_time_in_which_granted_routes_do_not_wait() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    await setup.ask_in_vain(session_id)
+    asking = setup.ask(new_id())
+    (await setup.upstream.question(3)).denied(DenialReason.UNKNOWN, revision=0)
+    await asking
+    assert await _at_once(setup.ask_for(session_id)) is None
+
+
+async def test_a_replica_that_answers_and_only_lags_is_asked_each_time() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    assert isinstance(await setup.ask_in_vain(session_id, why=Reason.REVISION_NOT_REACHED), Verdict)
+    assert await _at_once(setup.ask_for(session_id)) is None
+
+
+async def test_a_question_that_timed_out_counts_as_a_failure() -> None:
+    session_id = new_id()
+    setup = await _outage(session_id)
+    setup.validator._limits = MissLimits(max_concurrent=2, max_waiting=2, upstream_timeout_seconds=0.02)
+    assert isinstance(await _outcome(setup.ask_for(session_id)), Verdict)
+    assert await _at_once(setup.ask_for(session_id)) is not None
+    assert len(setup.upstream.asked) == 2
+
+
+async def test_while_the_lease_is_held_a_grant_changes_nothing() -> None:
+    setup, session_id = Granted(), new_id()
+    await setup.fill(session_id)
+    verdict = await setup.ask_for(session_id)
+    assert (verdict.tier, verdict.beyond_lease_ns) == (Tier.LRU, None)
+    setup.validator.observe_revision(1, log_id="log")
+    assert await setup.ask_in_vain(session_id) is Reason.UPSTREAM_UNAVAILABLE
+    assert setup.counted() == (0, 1)
+
+
+@given(
+    since_ping=st.floats(min_value=0, max_value=60),
+    route=st.sampled_from(["", "catalogue", "search", "checkout"]),
+    mode=st.sampled_from(ValidationMode),
+    revoked=st.booleans(),
+    written=st.booleans(),
+)
+def test_an_outage_is_answered_yes_only_as_far_as_the_lease_and_the_grant_reach(
+    since_ping: float, route: str, mode: ValidationMode, revoked: bool, written: bool
+) -> None:
+    async def scenario() -> None:
+        setup, session_id = Granted(), new_id()
+        await setup.fill(session_id)
+        if revoked:
+            setup.cache.apply(Revocation(revision=1, session_digest=digest(session_id)))
+        if written:
+            setup.validator.observe_revision(2, log_id="log")
+        setup.clock.advance(since_ping)
+        asking = setup.ask_for(session_id, route, mode=mode)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if len(setup.upstream.asked) == 2:
+            setup.upstream.asked[1].answer.set_exception(TrustError(Reason.UPSTREAM_UNAVAILABLE, "away"))
+        outcome = await _outcome(asking)
+        passed_ns = round(since_ping * NS_PER_SECOND)
+        granted_ns = {"catalogue": 30, "search": 10}.get(route, 0) * NS_PER_SECOND
+        if mode is not ValidationMode.STANDARD:
+            granted_ns = 0
+        known = revoked or written
+        assert isinstance(outcome, Verdict) == (passed_ns < STALENESS_NS + granted_ns and not known)
+        if isinstance(outcome, Verdict):
+            beyond = passed_ns - STALENESS_NS
+            assert outcome.beyond_lease_ns == (beyond if beyond >= 0 else None)
+            assert outcome.payload
+
+    asyncio.run(scenario())

@@ -25,6 +25,16 @@ def test_a_spliced_answer_is_the_message_that_it_stands_for() -> None:
     assert answer.freshness.age.ToMilliseconds() == 1_500
 
 
+def test_only_an_answer_beyond_the_lease_carries_the_mark() -> None:
+    within, at_the_end, beyond = (
+        validator_pb2.ValidateResponse.FromString(serialize(Verdict(b"", 0, Tier.LRU, 7, 0, ago)))
+        for ago in (None, 0, 2_500_000_000)
+    )
+    assert not within.freshness.HasField("beyond_lease")
+    assert at_the_end.freshness.HasField("beyond_lease")
+    assert beyond.freshness.beyond_lease.ToMilliseconds() == 2_500
+
+
 def test_every_denial_has_a_text_and_an_unknown_one_stays_a_denial() -> None:
     for number in (*DenialReason, 99):
         answer = validator_pb2.ValidateResponse.FromString(serialize(Verdict(b"", number, Tier.DATABASE, 1, 0)))

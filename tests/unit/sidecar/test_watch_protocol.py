@@ -5,7 +5,7 @@ import pytest
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.revocation_watch import Backoff
 from bridge_sidecar.session_cache import CacheLimits, Revocation, SessionCache
-from bridge_sidecar.watch_protocol import Ping, ProtocolViolationError, WatchProtocol, WatchTiming
+from bridge_sidecar.watch_protocol import Ping, ProtocolViolationError, WatchFigures, WatchProtocol, WatchTiming
 
 INTERVAL, SILENCE, OPENED = 500, 2_000, 10_000
 
@@ -18,6 +18,7 @@ class Stream:
             limits=CacheLimits(max_entries=10, max_bytes=10**5, negative_max_entries=10, negative_ttl_ns=10)
         )
         self.lease = Lease(max_staleness_ns=SILENCE)
+        self.figures = WatchFigures()
         self.protocol = self.reopen(OPENED)
 
     def reopen(self, now: int) -> WatchProtocol:
@@ -25,6 +26,7 @@ class Stream:
             cache=self.cache,
             lease=self.lease,
             timing=WatchTiming(ping_interval_ns=INTERVAL, max_silence_ns=SILENCE),
+            figures=self.figures,
             opened_at_ns=now,
         )
         return self.protocol
@@ -59,7 +61,7 @@ def test_pings_are_sent_at_once_and_then_at_every_interval_with_rising_nonces() 
 def test_the_lease_runs_from_when_the_ping_was_sent_not_from_when_the_pong_came() -> None:
     stream = _ready()
     stream.protocol.ping_due(OPENED)
-    stream.protocol.on_pong(nonce=1, revision=0)
+    stream.protocol.on_pong(nonce=1, revision=0, now_ns=OPENED)
     assert stream.lease.held(OPENED + SILENCE - 1)
     assert not stream.lease.held(OPENED + SILENCE)
 
@@ -68,17 +70,17 @@ def test_a_pong_answers_for_the_pings_before_it() -> None:
     stream = _ready()
     stream.protocol.ping_due(OPENED)
     stream.protocol.ping_due(OPENED + INTERVAL)
-    stream.protocol.on_pong(nonce=2, revision=0)
+    stream.protocol.on_pong(nonce=2, revision=0, now_ns=OPENED)
     assert stream.lease.remaining_ns(OPENED + INTERVAL) == SILENCE
     assert not stream.protocol.deaf(OPENED + SILENCE)
     with pytest.raises(ProtocolViolationError):
-        stream.protocol.on_pong(nonce=1, revision=0)
+        stream.protocol.on_pong(nonce=1, revision=0, now_ns=OPENED)
 
 
 def test_a_server_that_leaves_a_ping_unanswered_is_deaf_even_while_it_sends_rows() -> None:
     stream = _ready()
     stream.protocol.ping_due(OPENED)
-    stream.protocol.on_batch([Revocation(revision=1)])
+    stream.protocol.on_batch([Revocation(revision=1)], now_ns=OPENED)
     assert not stream.protocol.deaf(OPENED + SILENCE - 1)
     assert stream.protocol.deaf(OPENED + SILENCE)
 
@@ -87,24 +89,24 @@ def test_a_pong_ahead_of_the_rows_it_vouches_for_breaks_the_protocol_and_renews_
     stream = _ready()
     stream.protocol.ping_due(OPENED)
     with pytest.raises(ProtocolViolationError):
-        stream.protocol.on_pong(nonce=1, revision=1)
+        stream.protocol.on_pong(nonce=1, revision=1, now_ns=OPENED)
     assert not stream.lease.held(OPENED)
 
 
 def test_a_pong_behind_what_was_applied_when_its_ping_was_sent_breaks_the_protocol() -> None:
     stream = _ready()
-    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)])
+    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)], now_ns=OPENED)
     stream.protocol.ping_due(OPENED)
     with pytest.raises(ProtocolViolationError, match="behind"):
-        stream.protocol.on_pong(nonce=1, revision=1)
+        stream.protocol.on_pong(nonce=1, revision=1, now_ns=OPENED)
     assert not stream.lease.held(OPENED)
 
 
 def test_rows_that_come_between_a_ping_and_its_pong_do_not_spoil_the_pong() -> None:
     stream = _ready()
     stream.protocol.ping_due(OPENED)
-    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)])
-    stream.protocol.on_pong(nonce=1, revision=1)
+    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)], now_ns=OPENED)
+    stream.protocol.on_pong(nonce=1, revision=1, now_ns=OPENED)
     assert stream.lease.held(OPENED)
 
 
@@ -113,7 +115,7 @@ def test_a_pong_without_its_ping_breaks_the_protocol(nonce: int) -> None:
     stream = _ready()
     stream.protocol.ping_due(OPENED)
     with pytest.raises(ProtocolViolationError):
-        stream.protocol.on_pong(nonce=nonce, revision=0)
+        stream.protocol.on_pong(nonce=nonce, revision=0, now_ns=OPENED)
 
 
 def test_a_pong_of_the_stream_before_is_worth_nothing() -> None:
@@ -121,20 +123,20 @@ def test_a_pong_of_the_stream_before_is_worth_nothing() -> None:
     stream.protocol.ping_due(OPENED)
     stream.reopen(OPENED + 100).on_ready(log_id="log", reset=False, revision=0)
     with pytest.raises(ProtocolViolationError):
-        stream.protocol.on_pong(nonce=1, revision=0)
+        stream.protocol.on_pong(nonce=1, revision=0, now_ns=OPENED)
 
 
 def test_rows_must_be_gapless_within_and_between_batches() -> None:
     stream = _ready()
-    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)])
-    stream.protocol.on_batch([Revocation(revision=3)])
+    stream.protocol.on_batch([Revocation(revision=1), Revocation(revision=2)], now_ns=OPENED)
+    stream.protocol.on_batch([Revocation(revision=3)], now_ns=OPENED)
     with pytest.raises(ProtocolViolationError, match="revision 5 after 3"):
-        stream.protocol.on_batch([Revocation(revision=5)])
+        stream.protocol.on_batch([Revocation(revision=5)], now_ns=OPENED)
 
 
 def test_rows_and_a_second_ready_break_the_protocol_out_of_turn() -> None:
     with pytest.raises(ProtocolViolationError):
-        Stream().protocol.on_batch([Revocation(revision=1)])
+        Stream().protocol.on_batch([Revocation(revision=1)], now_ns=OPENED)
     with pytest.raises(ProtocolViolationError):
         _ready().protocol.on_ready(log_id="log", reset=False, revision=0)
     with pytest.raises(ProtocolViolationError):
@@ -144,7 +146,7 @@ def test_rows_and_a_second_ready_break_the_protocol_out_of_turn() -> None:
 def test_a_replay_goes_on_where_the_cache_stopped_and_keeps_cache_and_lease() -> None:
     stream = _ready(revision=4)
     stream.protocol.ping_due(OPENED)
-    stream.protocol.on_pong(nonce=1, revision=4)
+    stream.protocol.on_pong(nonce=1, revision=4, now_ns=OPENED)
     stream.reopen(OPENED + 100).on_ready(log_id="log", reset=False, revision=4)
     assert stream.lease.held(OPENED + 100)
     assert stream.cache.generation == 1
@@ -156,7 +158,7 @@ def test_a_replay_goes_on_where_the_cache_stopped_and_keeps_cache_and_lease() ->
 def test_another_log_or_a_reset_drops_cache_and_lease(log_id: str, reset: bool) -> None:
     stream = _ready(revision=4)
     stream.protocol.ping_due(OPENED)
-    stream.protocol.on_pong(nonce=1, revision=4)
+    stream.protocol.on_pong(nonce=1, revision=4, now_ns=OPENED)
     stream.reopen(OPENED + 100).on_ready(log_id=log_id, reset=reset, revision=9)
     assert not stream.lease.held(OPENED + 100)
     assert (stream.cache.log_id, stream.cache.applied_revision, stream.cache.generation) == (log_id, 9, 2)
@@ -166,6 +168,44 @@ def test_unanswered_pings_are_bounded() -> None:
     stream = _ready()
     sent = [stream.protocol.ping_due(OPENED + n * INTERVAL) for n in range(200)]
     assert sum(ping is not None for ping in sent) == 64
+
+
+def test_the_round_trip_is_the_newest_answered_pings() -> None:
+    stream = _ready()
+    assert stream.figures == WatchFigures()
+    stream.protocol.ping_due(OPENED)
+    stream.protocol.ping_due(OPENED + INTERVAL)
+    stream.protocol.on_pong(nonce=1, revision=0, now_ns=OPENED + INTERVAL + 10)
+    assert stream.figures.round_trip_ns == INTERVAL + 10
+    stream.protocol.on_pong(nonce=2, revision=0, now_ns=OPENED + INTERVAL + 20)
+    assert stream.figures.round_trip_ns == 20
+
+
+def test_a_row_took_at_most_as_long_as_has_passed_since_the_answered_ping_before_it_was_sent() -> None:
+    stream = _ready()
+    stream.protocol.ping_due(OPENED)
+    stream.protocol.on_pong(nonce=1, revision=0, now_ns=OPENED + 10)
+    stream.protocol.ping_due(OPENED + INTERVAL)  # not answered yet: its replica may have read before the row
+    stream.protocol.on_batch([Revocation(revision=1)], now_ns=OPENED + INTERVAL + 5)
+    assert stream.figures.last_revocation_within_ns == INTERVAL + 5
+    stream.protocol.on_batch([], now_ns=OPENED + INTERVAL + 400)  # no row, nothing to tell
+    assert stream.figures.last_revocation_within_ns == INTERVAL + 5
+    stream.protocol.on_pong(nonce=2, revision=1, now_ns=OPENED + INTERVAL + 401)
+    stream.protocol.on_batch([Revocation(revision=2)], now_ns=OPENED + INTERVAL + 402)
+    assert stream.figures.last_revocation_within_ns == 402
+
+
+def test_rows_before_the_first_pong_of_a_stream_cannot_be_timed() -> None:
+    stream = _ready()
+    stream.protocol.on_batch([Revocation(revision=1)], now_ns=OPENED)
+    assert stream.figures == WatchFigures()
+    stream.protocol.ping_due(OPENED)
+    stream.protocol.on_pong(nonce=1, revision=1, now_ns=OPENED)
+    stream.protocol.on_batch([Revocation(revision=2)], now_ns=OPENED + 3)
+    assert stream.figures.last_revocation_within_ns == 3
+    stream.reopen(OPENED + 100).on_ready(log_id="log", reset=False, revision=2)
+    stream.protocol.on_batch([Revocation(revision=3)], now_ns=OPENED + 101)  # replayed
+    assert stream.figures.last_revocation_within_ns is None
 
 
 def test_backoff_doubles_up_to_its_cap_and_is_jittered_between_half_and_whole() -> None:

@@ -211,8 +211,9 @@ class WatchStart(_message.Message):
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
         """How long after a ping this watcher may still answer from its cache; at most
-        600 s. A revoke that waits for all sidecars waits this long for one that is
-        cut off. Absent or 0: the watcher never answers from a cache.
+        600 s. What its operator allows beyond the lease is counted in. A revoke
+        that waits for all sidecars waits this long for one that is cut off. Absent
+        or 0: the watcher never answers from a cache.
         """
 
     def __init__(

@@ -387,6 +387,7 @@ class Freshness(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
+    BEYOND_LEASE_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     """Which tier knew the answer."""
     revision: _builtins.int
@@ -398,16 +399,26 @@ class Freshness(_message.Message):
         itself answers.
         """
 
+    @_builtins.property
+    def beyond_lease(self) -> _duration_pb2.Duration:
+        """Present only on an answer that was served from the sidecar's memory after
+        its lease had run out, because the operator allowed that for the route: how
+        long ago the lease ran out. Zero or more, and less than what is allowed for
+        the route, which is at most 300 seconds. Absent: the answer is within the
+        guarantee.
+        """
+
     def __init__(
         self,
         *,
         tier: Global___Tier.ValueType = ...,
         revision: _builtins.int = ...,
         age: _duration_pb2.Duration | None = ...,
+        beyond_lease: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "beyond_lease", b"beyond_lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "revision", b"revision", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "beyond_lease", b"beyond_lease", "revision", b"revision", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,7 @@ class ValidateRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """As the browser sent it. Anything that is not a session id is denied as
     MALFORMED; anything that is not UTF-8 is the error MALFORMED_MESSAGE.
@@ -69,6 +70,13 @@ class ValidateRequest(_message.Message):
     """Unspecified: the sidecar's configured default (STANDARD)."""
     min_revision: _builtins.int
     """The answer must take the log up to this revision into account. 0: any."""
+    route: _builtins.str
+    """The operator's name of the route that the app serves, for example
+    `catalogue`; at most 128 bytes. An operator may allow that sessions which
+    are cached already are served on named routes, in STANDARD mode, for a while
+    after the lease was lost; see Freshness.beyond_lease. A name that the
+    sidecar's configuration does not have, and an empty one, allow nothing.
+    """
     @_builtins.property
     def context(self) -> _types_pb2.RequestContext:
         """What the mode needs. Missing parts are a denial, CONTEXT_MISSING."""
@@ -80,10 +88,11 @@ class ValidateRequest(_message.Message):
         mode: _types_pb2.ValidationMode.ValueType = ...,
         context: _types_pb2.RequestContext | None = ...,
         min_revision: _builtins.int = ...,
+        route: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "route", b"route", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,6 +174,10 @@ class GetStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPSTREAM_CALLS_FIELD_NUMBER: _builtins.int
     PREWARMED_SESSIONS_FIELD_NUMBER: _builtins.int
+    ANSWERS_BEYOND_LEASE_FIELD_NUMBER: _builtins.int
+    LEASE_AGE_FIELD_NUMBER: _builtins.int
+    LAST_REVOCATION_WITHIN_FIELD_NUMBER: _builtins.int
+    WATCH_ROUND_TRIP_FIELD_NUMBER: _builtins.int
     lease_held: _builtins.bool
     """Whether the cache may be trusted now."""
     applied_revision: _builtins.int
@@ -189,6 +202,11 @@ class GetStatusResponse(_message.Message):
     """Calls sent to Flowless to validate a session since start."""
     prewarmed_sessions: _builtins.int
     """Sessions that were in the cache before the first question, since start."""
+    answers_beyond_lease: _builtins.int
+    """Answers since start, sessions and denials, that were served after the lease
+    had run out because the operator allowed that for the route. They are among
+    the misses.
+    """
     @_builtins.property
     def lease_remaining(self) -> _duration_pb2.Duration:
         """Time left of the lease; zero when not held."""
@@ -200,6 +218,28 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
         """Time since start."""
+
+    @_builtins.property
+    def lease_age(self) -> _duration_pb2.Duration:
+        """Time since the ping was sent that the lease runs from, the newest that was
+        answered, by the sidecar's own clock. Less than max_staleness while the lease
+        is held. Absent when there never was a lease, and after it was dropped.
+        """
+
+    @_builtins.property
+    def last_revocation_within(self) -> _duration_pb2.Duration:
+        """At most this long passed from when the newest applied row of the log was
+        written until the sidecar took it in hand: the time, by the sidecar's own
+        clock, since the ping was sent that was answered last before. It contains the
+        time since that ping, so it is a bound and no measurement. Absent when no row
+        was applied since start, or no ping had been answered on that stream before.
+        """
+
+    @_builtins.property
+    def watch_round_trip(self) -> _duration_pb2.Duration:
+        """From the sending of a ping to its pong, by the sidecar's own clock; the
+        newest. Absent when no ping was answered since start.
+        """
 
     def __init__(
         self,
@@ -219,10 +259,14 @@ class GetStatusResponse(_message.Message):
         version: _builtins.str = ...,
         upstream_calls: _builtins.int = ...,
         prewarmed_sessions: _builtins.int = ...,
+        answers_beyond_lease: _builtins.int = ...,
+        lease_age: _duration_pb2.Duration | None = ...,
+        last_revocation_within: _duration_pb2.Duration | None = ...,
+        watch_round_trip: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime", "watch_round_trip", b"watch_round_trip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_state", b"watch_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_round_trip", b"watch_round_trip", "watch_state", b"watch_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,113 @@
+"""The sidecar's Prometheus metrics, over a real port."""
+
+import asyncio
+import re
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bridge_sidecar.config import ConfigError, RouteGrants
+from bridge_sidecar.revocation_watch import WatchState
+from tests.support.clock import AheadClock
+from tests.support.sidecar import STALENESS_SECONDS, Running, new_id, running_sidecar, until
+from trustlayer.v1 import bridge_pb2, types_pb2
+
+ANYWHERE = "127.0.0.1:0"
+P = "bridge_sidecar_"
+
+
+async def _text(app: Running) -> str:
+    assert app.sidecar.metrics is not None
+    url = f"http://{app.sidecar.metrics.address}/metrics"
+
+    def get() -> str:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(get)
+
+
+async def _shown(app: Running) -> dict[str, float]:
+    lines = (line.rpartition(" ") for line in (await _text(app)).splitlines() if line[0] != "#")
+    return {name.removeprefix(P): float(value) for name, _, value in lines}
+
+
+async def test_metrics_show_the_lease_the_watch_the_cache_and_the_answers(run_dir: Path) -> None:
+    clock, grants = AheadClock(), RouteGrants((("catalogue", 30.0),))
+    async with running_sidecar(
+        run_dir, clock=clock, metrics_listen=ANYWHERE, serve_beyond_lease=grants, ping_interval_seconds=0.1
+    ) as app:
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        for _ in range(3):
+            await app.validate(session_id)
+        await app.validate("rubbish")
+        await until(lambda: app.sidecar.watch.state is WatchState.LIVE)
+        before = await _shown(app)
+        assert "last_revocation_within_seconds" not in before
+        assert before["lease_held"] == 1
+        assert before["lease_age_seconds"] + before["lease_remaining_seconds"] == pytest.approx(STALENESS_SECONDS)
+        assert 0 < before["watch_round_trip_seconds"] < STALENESS_SECONDS
+        assert (before["hits_total"], before["misses_total"], before["malformed_total"]) == (2, 1, 1)
+        assert (before["upstream_calls_total"], before["cached_sessions"]) == (1, 1)
+        assert before["cached_bytes"] > 1_000
+        assert {name: value for name, value in before.items() if name.startswith("watch_state")} == {
+            f'watch_state{{state="{state.name.lower()}"}}': float(state is WatchState.LIVE) for state in WatchState
+        }
+
+        revision = app.flowless.append(bridge_pb2.Revocation(user_id="usr_9"))
+        await until(lambda: app.sidecar.cache.applied_revision == revision)
+        revoked = await _shown(app)
+        assert revoked["applied_revision"] == revision
+        assert 0 < revoked["last_revocation_within_seconds"] <= STALENESS_SECONDS
+
+        await app.flowless.stop()
+        clock.advance(STALENESS_SECONDS)
+        await app.validate(session_id, route="catalogue", mode=types_pb2.VALIDATION_MODE_STANDARD)
+        away = await _shown(app)
+        assert (away["lease_held"], away["lease_remaining_seconds"], away["answers_beyond_lease_total"]) == (0, 0, 1)
+        assert away["lease_age_seconds"] >= STALENESS_SECONDS
+        assert away["unavailable_total"] == 0
+        assert away['watch_state{state="live"}'] == 0
+
+
+async def test_what_is_not_known_has_no_sample(run_dir: Path) -> None:
+    async with running_sidecar(run_dir, start_flowless=False, metrics_listen=ANYWHERE) as app:
+        shown = await _shown(app)
+        assert shown["lease_held"] == 0
+        unknown = {"lease_age_seconds", "watch_round_trip_seconds", "last_revocation_within_seconds"}
+        assert not unknown & set(shown)
+
+
+async def test_metrics_name_nobody_and_nothing(run_dir: Path) -> None:
+    grants = RouteGrants((("catalogue", 30.0),))
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE, serve_beyond_lease=grants) as app:
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        answer = await app.validate(session_id, route="catalogue")
+        text = await _text(app)
+        assert answer.session.user.id == "usr_1"
+        for secret in (session_id, "usr_1", answer.session.handle, "catalogue", str(run_dir)):
+            assert secret not in text
+        assert set(re.findall(r"(\w+)=\"", text)) == {"state"}
+
+
+async def test_metrics_are_off_by_default_and_end_with_the_sidecar(run_dir: Path) -> None:
+    async with running_sidecar(run_dir, start_flowless=False) as app:
+        assert app.sidecar.metrics is None
+    (run_dir / "with").mkdir()
+    async with running_sidecar(run_dir / "with", start_flowless=False, metrics_listen=ANYWHERE) as app:
+        await _text(app)
+    with pytest.raises(urllib.error.URLError):
+        await _text(app)
+
+
+async def test_an_address_that_cannot_be_had_is_a_problem_of_the_settings(run_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="metrics_listen: cannot listen there"):
+            async with running_sidecar(run_dir, start_flowless=False, metrics_listen=address):
+                pass
