@@ -13,10 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from flowless.adapters.sql.migrate import SchemaError, require_current
+from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.bootstrap import open_database
 from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
 from flowless.config import ConfigError, Settings, load
+from flowless.domain.replicas import ReplicaRecord, WatcherReport
 from trust_core import logs
 from trust_core.clock import SystemClock
 from trust_core.errors import TrustError
@@ -150,13 +152,46 @@ async def _database(settings: Settings) -> list[Finding]:
     try:
         await require_current(database)
         head = await SqlRevocationLog(database=database).head()
+        replicas = await SqlReplicaRegistry(database=database).list()
     except SchemaError as error:
         return [Finding("database", "bad", str(error), "flowless migrate")]
     except TrustError as error:
         return [Finding("database", "bad", error.message, _mend_storage(settings))]
     finally:
         await database.close()
-    return [Finding("database", "ok", f"schema is current, log at revision {head.revision}")]
+    return [
+        Finding("database", "ok", f"schema is current, log at revision {head.revision}"),
+        *(finding for record in replicas for finding in _replica(record)),
+    ]
+
+
+def _replica(record: ReplicaRecord) -> Iterator[Finding]:
+    """Show a replica and who watches it, as it last reported, which is some seconds ago."""
+    report = record.report
+    if record.doubted:
+        gone = f"{report.name} has stopped or hangs; a revoke that waits for all sidecars waits for its leases"
+        yield Finding(
+            "replica", "warn", gone, "nothing if it was stopped: it is forgotten soon; else look at its log"
+        )
+        return
+    more = f", the {len(report.watchers)} furthest behind follow" if report.watching > len(report.watchers) else ""
+    yield Finding("replica", "ok", f"{report.name} at revision {report.revision}, {report.watching} watchers{more}")
+    for watcher in report.watchers:
+        yield _watcher(watcher, report.revision)
+
+
+def _watcher(watcher: WatcherReport, end: int) -> Finding:
+    lag = max(0, end - watcher.applied_revision)
+    pinged = (
+        "never pinged" if watcher.silent_for is None else f"pinged {watcher.silent_for.total_seconds():.1f} s before"
+    )
+    state = "" if watcher.connected else ", has left"
+    text = f"{watcher.instance or 'unnamed'} at revision {watcher.applied_revision}, {lag} behind, {pinged}{state}"
+    # It confirms with its pings, so a little behind is usual; it is silent when its lease has run out.
+    silent = watcher.silent_for is None or watcher.silent_for >= watcher.max_staleness
+    if watcher.connected and silent and watcher.max_staleness:
+        return Finding("watcher", "warn", text, "it asks about every request: look at its log and at the network")
+    return Finding("watcher", "ok", text)
 
 
 def _clock() -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """`flowless sessions …`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from flowless.bootstrap import Flowless
-from flowless.cli.common import ConfigOption, JsonOption, run, show, show_one
+from flowless.cli.common import EXIT_STORAGE, ConfigOption, JsonOption, run, show, show_one
 from flowless.cli.users import UserArgument, find_user
 from flowless.services.sessions import SessionPage
 from trust_core import modes
@@ -45,38 +46,65 @@ def _list(
     show(rows, as_json=as_json, empty="no live sessions")
 
 
+WaitOption = Annotated[
+    float,
+    typer.Option("--wait", min=0, max=60, metavar="SECONDS", help="Until no sidecar says yes any more."),
+]
+
+
+async def _waited(flowless: Flowless, revision: int, seconds: float) -> dict[str, object]:
+    """Say what a revoke wrote and, if asked, where the sidecars stood."""
+    if not seconds:
+        return {"revision": revision}
+    barrier = await flowless.barriers.wait(revision, timeout_seconds=seconds)
+    return {"revision": revision, **{f"barrier_{name}": value for name, value in asdict(barrier).items()}}
+
+
+def _show_revoked(what: dict[str, object], result: dict[str, object], *, as_json: bool) -> None:
+    show_one({**what, **result}, as_json=as_json)
+    if result.get("barrier_reached") is False:
+        raise typer.Exit(EXIT_STORAGE)
+
+
 @app.command("revoke")
 def _revoke(
     handle: Annotated[str, typer.Argument(help="Session handle, sh_…")],
+    wait: WaitOption = 0.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke one session. Idempotent.
+    """Revoke one session. Idempotent. With --wait, exits with 3 when the time was over before it was certain.
 
     \b
     Examples:
       flowless sessions revoke sh_0123456789ABCDEFGHIJKL
+      flowless sessions revoke sh_0123456789ABCDEFGHIJKL --wait 5
     """
-    revision = run(config, lambda flowless: flowless.sessions.revoke(handle))
-    show_one({"revoked": handle, "revision": revision}, as_json=as_json)
+
+    async def work(flowless: Flowless) -> dict[str, object]:
+        return await _waited(flowless, await flowless.sessions.revoke(handle), wait)
+
+    _show_revoked({"revoked": handle}, run(config, work), as_json=as_json)
 
 
 @app.command("revoke-user")
 def _revoke_user(
     user: UserArgument,
     except_handle: Annotated[str, typer.Option("--except", help="Handle of the session that stays.")] = "",
+    wait: WaitOption = 0.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke all of a user's sessions. Idempotent.
+    """Revoke all of a user's sessions. Idempotent. With --wait, exits with 3 when it was not certain in time.
 
     \b
     Examples:
       flowless sessions revoke-user ada@example.org
     """
 
-    async def work(flowless: Flowless) -> int:
+    async def work(flowless: Flowless) -> dict[str, object]:
         found = await find_user(flowless, user)
-        return await flowless.sessions.revoke_all_of_user(found.id, except_handle=except_handle)
+        revision = await flowless.sessions.revoke_all_of_user(found.id, except_handle=except_handle)
+        return await _waited(flowless, revision, wait)
 
-    show_one({"revoked_all_of": user, "revision": run(config, work)}, as_json=as_json)
+    _show_revoked({"revoked_all_of": user}, run(config, work), as_json=as_json)

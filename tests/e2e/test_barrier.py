@@ -1,5 +1,6 @@
 """A revoke that waits for all sidecars, over real processes: afterwards the bound is zero."""
 
+import json
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from tests.support.flowless import Client
 from tests.support.replicas import outcome
 from tests.support.rpc import reason
 from tests.support.system import BRIDGE, System, running_system
+from tools.processes import ProcessError
 from trustlayer.v1 import admin_pb2, session_pb2
 
 STALENESS_SECONDS = 1.0
@@ -174,3 +176,33 @@ def test_a_restart_leaves_a_record_behind_that_is_soon_forgotten(system: System,
     login = cached_session(system)
     request = session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT)
     assert system.app.sessions.RevokeSession(request).barrier.reached
+
+
+def test_doctor_shows_replicas_and_watchers_with_revision_and_lag(system: System, client: Client) -> None:
+    login = cached_session(system)
+    system.app.sessions.RevokeSession(session_pb2.RevokeSessionRequest(handle=login.session.handle, wait=WAIT))
+    client.admin.ListWatchers(admin_pb2.ListWatchersRequest())  # makes the replica report itself now
+    findings = json.loads(system.flowless.run_command("doctor", "--json"))
+    shown = {finding["check"]: finding for finding in findings if finding["check"] in ("replica", "watcher")}
+    assert shown["replica"]["finding"].endswith("at revision 1, 1 watchers")
+    assert " at revision 1, 0 behind, pinged " in shown["watcher"]["finding"]
+    assert {finding["state"] for finding in shown.values()} == {"ok"}
+
+
+def test_the_command_line_waits_too_and_says_by_its_exit_code_when_it_is_not_certain(system: System) -> None:
+    login = cached_session(system)
+    said = json.loads(
+        system.flowless.run_command("sessions", "revoke", login.session.handle, "--wait", "10", "--json")
+    )
+    assert outcome(system.app, login.session_id) == "REVOKED"
+    assert (said["barrier_reached"], said["barrier_applied"]) == (True, 1)
+    other = cached_session(system, "bea@example.org")
+    system.sidecar.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(ProcessError, match="ended with 3"):
+            system.flowless.run_command("sessions", "revoke-user", "bea@example.org", "--wait", "0.05")
+    finally:
+        system.sidecar.signal(signal.SIGCONT)
+    deadline = time.monotonic() + 20
+    while outcome(system.app, other.session_id) != "REVOKED":
+        assert time.monotonic() < deadline

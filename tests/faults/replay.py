@@ -1,14 +1,12 @@
 """Show what happened in one simulated schedule: `python -m tests.faults.replay SEED [--core]`."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 
 from tests.faults.history import NS_PER_MS, Event, Login, Revoke, check
 from tests.faults.rules import BOUNDS
-from tests.faults.simulation import schedule, simulate
-from tests.faults.virtual_time import VirtualLoop, run
+from tests.faults.simulation import schedule, simulated
 
 
 def described(event: Event) -> str:
@@ -42,10 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{plan.sidecars} sidecars, {plan.replicas} replicas, {plan.lost_wakeups:.0%} of wake-ups lost")
     for planned in plan.faults:
         print(f"{planned.at_seconds * 1e3:9.1f}  {planned.kind} ({planned.target}) for {planned.lasts_seconds} s")
-    loop = VirtualLoop()
-    asyncio.set_event_loop(loop)
-    history = run(loop, simulate(loop, plan))
-    loop.close()
+    history = simulated(plan)
     for event in sorted(history, key=_began):
         print(described(event))
     violations = check(history, BOUNDS).violations

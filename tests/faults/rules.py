@@ -8,7 +8,6 @@ simulation then has to show a violation within a bounded number of schedules, an
 """
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections import Counter
@@ -28,10 +27,9 @@ from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.watchers import Standing, Watchers
 from tests.faults.history import Bounds, Report, check
-from tests.faults.simulation import STALENESS_SECONDS, Schedule, World, ns, schedule, simulate
+from tests.faults.simulation import STALENESS_SECONDS, Schedule, World, ns, schedule, simulated
 from tests.faults.storage import Redis
 from tests.faults.table import write_between
-from tests.faults.virtual_time import VirtualLoop, run
 
 BOUNDS: Final = Bounds(max_staleness_ns=ns(STALENESS_SECONDS))
 
@@ -167,24 +165,18 @@ def run_schedules(
     plans: Sequence[Schedule], *, rule: Rule | None = None, until_violated: bool = False
 ) -> Iterator[tuple[Schedule, Report]]:
     """Run schedules, with a rule broken if one is given, and judge each."""
-    loop = VirtualLoop()
-    asyncio.set_event_loop(loop)
-    try:
-        with ExitStack() as stack:
-            # What a broken rule makes the programs say is not news.
-            before = structlog.get_config()
-            structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-            stack.callback(structlog.configure, **before)
-            if rule is not None:
-                stack.enter_context(rule.broken())
-            for plan in plans:
-                report = check(run(loop, simulate(loop, plan, rule.prepare if rule else None)), BOUNDS)
-                yield plan, report
-                if report.violations and until_violated:
-                    return
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    with ExitStack() as stack:
+        # What a broken rule makes the programs say is not news.
+        before = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        stack.callback(structlog.configure, **before)
+        if rule is not None:
+            stack.enter_context(rule.broken())
+        for plan in plans:
+            report = check(simulated(plan, rule.prepare if rule else None), BOUNDS)
+            yield plan, report
+            if report.violations and until_violated:
+                return
 
 
 def hunt(rule: Rule, seeds: Sequence[int], *, until_violated: bool = False) -> Caught:

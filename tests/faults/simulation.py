@@ -9,7 +9,7 @@ import asyncio
 import functools
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,7 +38,7 @@ from tests.faults.history import Event, Login, Outcome, Revoke, Validation
 from tests.faults.model import ModelReplica
 from tests.faults.network import Gate, Link, UnreachableError
 from tests.faults.storage import LIMITS, Redis, Storage, answer_of
-from tests.faults.virtual_time import VirtualClock, VirtualLoop
+from tests.faults.virtual_time import VirtualClock, VirtualLoop, run
 from tests.support.stores import new_bridge, new_session, new_user
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError
@@ -132,7 +132,6 @@ class _AcceptAll:
 
 
 _CALLER: Final = Caller(new_bridge("sidecar"), b"")
-_ids: Final = itertools.count(1)
 
 
 class Replica:
@@ -151,7 +150,7 @@ class Replica:
 
     def start(self) -> None:
         world = self._world
-        self.id = f"replica-{self.number}-{next(_ids)}"
+        self.id = f"replica-{self.number}-{world.next_id()}"
         store = ReplicaStorage(world.storage, self)
         self.log = store
         self.watchers = Watchers()
@@ -414,7 +413,7 @@ class Sidecar:
             random=world.rng.random,
             settings=WatchSettings(
                 instance=f"sidecar-{self.number}",
-                watcher_id=f"watcher-{next(_ids)}",
+                watcher_id=f"watcher-{world.next_id()}",
                 max_staleness_ns=ns(STALENESS_SECONDS),
                 trusted_ns=ns(STALENESS_SECONDS),
                 ping_interval_ns=ns(STALENESS_SECONDS / 2),
@@ -449,6 +448,7 @@ class World:
     revoked: dict[str, int] = field(init=False, default_factory=dict)
     live: list[str] = field(init=False, default_factory=list)
     made: list[str] = field(init=False, default_factory=list)
+    _ids: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
     _asking: list[asyncio.Task[None]] = field(init=False, default_factory=list)
     _links: dict[tuple[int, int], Link] = field(init=False, default_factory=dict)
 
@@ -470,6 +470,9 @@ class World:
 
     def links_of_sidecar(self, sidecar: int) -> list[Link]:
         return [link for (end, _), link in self._links.items() if end == sidecar]
+
+    def next_id(self) -> int:
+        return next(self._ids)
 
     def now_ns(self) -> int:
         return ns(self.loop.time())
@@ -643,8 +646,16 @@ def schedule(seed: int, *, core: bool = False, only: Sequence[str] = (), replica
     )
 
 
-async def simulate(loop: VirtualLoop, plan: Schedule, prepare: Callable[[World], None] | None = None) -> list[Event]:
-    """Run a schedule and return the history. `prepare` may break a rule first."""
+def simulated(plan: Schedule, prepare: Callable[[World], None] | None = None) -> list[Event]:
+    """Run a schedule and return the history. `prepare` may break a rule first.
+
+    On a loop of its own: what an earlier schedule left behind, or how late it became, changes nothing.
+    """
+    with VirtualLoop.opened() as loop:
+        return run(loop, _simulate(loop, plan, prepare))
+
+
+async def _simulate(loop: VirtualLoop, plan: Schedule, prepare: Callable[[World], None] | None) -> list[Event]:
     world = World(
         loop, random.Random(plan.seed), sidecar_count=plan.sidecars, replica_count=plan.replicas, core=plan.core
     )

@@ -3,18 +3,15 @@
 A schedule that fails says its seed; `python -m tests.faults.replay SEED [--core]` shows what happened in it.
 """
 
-import asyncio
-from collections.abc import Iterator
-
 import pytest
 
+from tests.faults import simulation
 from tests.faults.rules import CHECK_AND_TOMBSTONE, RULES, TOMBSTONE, Rule, hunt
 from tests.faults.simulate import simulated, spread
-from tests.faults.simulation import FAULTS, schedule, simulate
-from tests.faults.virtual_time import VirtualLoop, run
+from tests.faults.simulation import FAULTS, schedule
 
 CORE_SCHEDULES = 20_000
-ALL_SCHEDULES = 1_500
+ALL_SCHEDULES = 800
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -36,25 +33,11 @@ def test_both_programs_keep_the_guarantee_in_every_schedule() -> None:
     assert total.availability > 0.8
 
 
-@pytest.fixture
-def loop() -> Iterator[VirtualLoop]:
-    made = VirtualLoop()
-    asyncio.set_event_loop(made)
-    yield made
-    asyncio.set_event_loop(None)
-    made.close()
-
-
 @pytest.mark.parametrize("core", [True, False])
-def test_a_seed_replays_to_the_same_history(loop: VirtualLoop, core: bool) -> None:
-    for seed in range(20):
-        plan = schedule(seed, core=core)
-        first = [str(event) for event in run(loop, simulate(loop, plan))]
-        again = VirtualLoop()
-        assert [str(event) for event in run(again, simulate(again, plan))] == first
-        again.close()
-        # Times are of a loop that goes on, so a second run on it is the same schedule at another hour.
-        assert schedule(seed, core=core) == plan
+def test_a_seed_replays_to_the_same_history_whatever_ran_before(core: bool) -> None:
+    histories = {seed: simulation.simulated(schedule(seed, core=core)) for seed in range(25)}
+    for seed in (24, 3, 11, 0):
+        assert str(simulation.simulated(schedule(seed, core=core))) == str(histories[seed])
 
 
 def test_every_fault_is_drawn() -> None:
@@ -70,7 +53,7 @@ def test_the_checker_finds_that_a_rule_is_broken(rule: Rule) -> None:
 
 def test_the_tombstone_alone_is_not_what_the_guarantee_stands_on() -> None:
     """A replica checks every entry of Redis. Without the check the tombstone is all there is, and matters."""
-    seeds = range(150)
+    seeds = range(60)
     assert hunt(TOMBSTONE, seeds).violating == 0
     check_only = next(rule for rule in RULES if rule.name == "check on Redis")
     assert hunt(CHECK_AND_TOMBSTONE, seeds).violating > 1.2 * hunt(check_only, seeds).violating

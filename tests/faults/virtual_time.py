@@ -5,9 +5,10 @@ Nothing here waits for the outside. A loop that has nothing left to wait for say
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from trust_core.clock import NS_PER_SECOND
 
@@ -35,6 +36,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _NoSelector()
         super().__init__(self._virtual)
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> Iterator[Self]:
+        """Make one that is the thread's event loop during the block."""
+        loop = cls()
+        asyncio.set_event_loop(loop)
+        try:
+            yield loop
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
