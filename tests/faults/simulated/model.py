@@ -17,15 +17,15 @@ from bridge_sidecar.upstream import WatchCall
 from bridge_sidecar.validator import UpstreamAnswer
 from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import judge
-from tests.faults.network import Gate, Link, UnreachableError
-from tests.faults.storage import LIMITS, answer_of
-from tests.faults.virtual_time import VirtualClock
+from tests.faults.simulated.network import Gate, Link, UnreachableError
+from tests.faults.simulated.storage import LIMITS, answer_of
+from tests.faults.simulated.virtual_time import VirtualClock
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
 from trustlayer.v1 import bridge_pb2 as pb
 
 if TYPE_CHECKING:
-    from tests.faults.simulation import Sidecar, World
+    from tests.faults.simulated.simulation import Sidecar, World
 
 _LOOK_AGAIN_SECONDS: Final = 0.02
 

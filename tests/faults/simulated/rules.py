@@ -3,8 +3,8 @@
 Every entry replaces a few methods of the product while a simulation runs. Nothing in the product knows of it. The
 simulation then has to show a violation within a bounded number of schedules, and what their faults were.
 
-    python -m tests.faults.rules             what breaks when each rule is broken, and under which faults
-    python -m tests.faults.rules --write     the same, into docs/guarantee.md
+    python -m tests.faults.simulated.rules             what breaks when each rule is broken, and under which faults
+    python -m tests.faults.simulated.rules --write     the same, into docs/guarantee.md
 """
 
 import argparse
@@ -27,8 +27,8 @@ from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.watchers import Standing, Watchers
 from tests.faults.history import Bounds, Report, check
-from tests.faults.simulation import STALENESS_SECONDS, Schedule, World, ns, schedule, simulated
-from tests.faults.storage import Redis
+from tests.faults.simulated.simulation import STALENESS_SECONDS, Schedule, World, ns, schedule, simulated
+from tests.faults.simulated.storage import Redis
 from tests.faults.table import write_between
 
 BOUNDS: Final = Bounds(max_staleness_ns=ns(STALENESS_SECONDS))
@@ -209,7 +209,7 @@ def table(found: Sequence[Caught]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Break each rule in turn; exit with 1 when the checker missed one that it has to find."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.rules", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulated.rules", description=main.__doc__)
     parser.add_argument("--schedules", type=int, default=400, help="for each rule; default: 400")
     parser.add_argument("--write", action="store_true", help="put the table into docs/guarantee.md")
     arguments = parser.parse_args(argv)

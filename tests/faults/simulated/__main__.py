@@ -1,4 +1,4 @@
-"""Run many simulated schedules: `python -m tests.faults.simulate --schedules 100000 [--core] [--first SEED]`.
+"""Run many simulated schedules: `python -m tests.faults.simulated --schedules 100000 [--core] [--first SEED]`.
 
 Without `--first` the seeds begin anywhere, and the first one is printed: the same number runs the same schedules.
 """
@@ -15,8 +15,8 @@ from dataclasses import asdict
 from typing import Any
 
 from tests.faults.history import NS_PER_MS, Report
-from tests.faults.rules import run_schedules
-from tests.faults.simulation import schedule
+from tests.faults.simulated.rules import run_schedules
+from tests.faults.simulated.simulation import schedule
 
 
 def simulated(first: int, count: int, *, core: bool) -> tuple[Report, list[str]]:
@@ -33,7 +33,7 @@ def simulated(first: int, count: int, *, core: bool) -> tuple[Report, list[str]]
 def spread(first: int, count: int, *, core: bool, processes: int) -> tuple[Report, list[str]]:
     """The same in several processes. Raises `subprocess.CalledProcessError` when one of them breaks down."""
     shares = [(first + count * i // processes, first + count * (i + 1) // processes) for i in range(processes)]
-    command = [sys.executable, "-m", "tests.faults.simulate", "--processes", "1", "--json", *(["--core"] * core)]
+    command = [sys.executable, "-m", "tests.faults.simulated", "--processes", "1", "--json", *(["--core"] * core)]
     running = [
         subprocess.Popen([*command, "--first", str(begin), "--schedules", str(end - begin)], stdout=subprocess.PIPE)
         for begin, end in shares
@@ -59,7 +59,7 @@ def spread(first: int, count: int, *, core: bool, processes: int) -> tuple[Repor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run simulated schedules and print what they show; exit with 1 on a violation."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulate", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulated", description=main.__doc__)
     parser.add_argument("--schedules", type=int, default=20_000)
     parser.add_argument("--first", type=int, help="the first seed; default: a random one")
     parser.add_argument("--core", action="store_true", help="one sidecar over a model of Flowless: faster")
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in failed:
         print(line)
     if failed:
-        print(f"python -m tests.faults.replay SEED{' --core' if arguments.core else ''} shows what happened")
+        print(f"python -m tests.faults.simulated.replay SEED{' --core' if arguments.core else ''} shows what happened")
     return 1 if failed else 0
 
 

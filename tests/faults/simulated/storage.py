@@ -12,7 +12,7 @@ from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import ActiveSession as JudgedSession
 from flowless.domain.sessions import Session, SessionLimits, SessionRead
 from flowless.domain.users import User
-from tests.faults.network import Gate
+from tests.faults.simulated.network import Gate
 from tests.support.scripted_replicas import ScriptedReplicas
 from trust_core.errors import Reason, TrustError
 

@@ -35,10 +35,10 @@ from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
 from flowless.services.watchers import Watchers
 from tests.faults.history import Event, Login, Outcome, Revoke, Validation
-from tests.faults.model import ModelReplica
-from tests.faults.network import Gate, Link, UnreachableError
-from tests.faults.storage import LIMITS, Redis, Storage, answer_of
-from tests.faults.virtual_time import VirtualClock, VirtualLoop, run
+from tests.faults.simulated.model import ModelReplica
+from tests.faults.simulated.network import Gate, Link, UnreachableError
+from tests.faults.simulated.storage import LIMITS, Redis, Storage, answer_of
+from tests.faults.simulated.virtual_time import VirtualClock, VirtualLoop, run
 from tests.support.stores import new_bridge, new_session, new_user
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError

@@ -1,12 +1,12 @@
-"""Show what happened in one simulated schedule: `python -m tests.faults.replay SEED [--core]`."""
+"""Show what happened in one simulated schedule: `python -m tests.faults.simulated.replay SEED [--core]`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from tests.faults.history import NS_PER_MS, Event, Login, Revoke, check
-from tests.faults.rules import BOUNDS
-from tests.faults.simulation import schedule, simulated
+from tests.faults.simulated.rules import BOUNDS
+from tests.faults.simulated.simulation import schedule, simulated
 
 
 def described(event: Event) -> str:
@@ -32,7 +32,7 @@ def _began(event: Event) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the schedule, its history in milliseconds, and what it violates; exit with 1 if it violates anything."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.replay", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulated.replay", description=main.__doc__)
     parser.add_argument("seed", type=int)
     parser.add_argument("--core", action="store_true", help="one sidecar over a model of Flowless")
     arguments = parser.parse_args(argv)
