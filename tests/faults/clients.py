@@ -33,7 +33,10 @@ COLD_SECONDS: Final = 0.5
 """For as long as this, a link that is slow keeps answers back."""
 BY_USER: Final = 0.3
 THROUGH_A_SIDECAR: Final = 0.25
-AFTER_A_FAILURE_SECONDS: Final = 0.02
+AFTER_A_FAILURE_SECONDS: Final = 0.01
+ASKED_AGAIN: Final = 0.5
+"""Share of the questions about a session to which this sidecar said yes last time."""
+REMEMBERED: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,12 +193,22 @@ class Clients:
     def _validate_until_ended(self, sidecar: int, number: int) -> None:
         draw = random.Random(self._seed + 10_000 * (sidecar + 1) + number)
         stub, name = self._apps[sidecar].validator, self._names[sidecar]
+        active: dict[str, None] = {}  # whose last answer was yes, the latest last: who else would be a late yes?
         while not self._ended.is_set():
-            session, revoked = self.sessions.choose(draw)
+            if active and draw.random() < ASKED_AGAIN:
+                session, revoked = draw.choice(list(active)), False
+            else:
+                session, revoked = self.sessions.choose(draw)
             demanded = self.sessions.last_revision if draw.random() < (0.1 if revoked else 0.01) else 0
             validation = validate(stub, name, session, demanded)
             self.events.append(validation)
-            if validation.outcome is Outcome.UNAVAILABLE:
+            if validation.outcome is not Outcome.UNAVAILABLE:
+                active.pop(session, None)
+            if validation.outcome is Outcome.ACTIVE:
+                active[session] = None
+                if len(active) > REMEMBERED:
+                    del active[next(iter(active))]
+            elif validation.outcome is Outcome.UNAVAILABLE:
                 self._ended.wait(AFTER_A_FAILURE_SECONDS)
 
     def _in_threads(self, work: list[Callable[[], None]]) -> None:

@@ -108,14 +108,13 @@ def main() -> None:
     parser.add_argument("--wall-offset-file", type=Path)
     parser.add_argument("--break", dest="broken", type=Broken, choices=list(Broken))
     parser.add_argument("-m", dest="module", required=True, choices=("flowless", "bridge_sidecar"))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER)
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
     program = importlib.import_module(f"{arguments.module}.cli")
     if arguments.wall_offset_file is not None:
         set_wall_clock_by(arguments.wall_offset_file)
     if arguments.broken is not None:
         BREAK[arguments.broken]()
-    sys.argv = [arguments.module, *arguments.arguments]
+    sys.argv = [arguments.module, *rest]
     sys.exit(program.main())
 
 

@@ -47,6 +47,8 @@ class Plan:
     proxied: bool = True
     launched: bool = True
     """Whether wall clocks can be set."""
+    small: bool = True
+    """Whether the last sidecar has room for a few sessions only, so that it asks upstream nearly always."""
 
     @property
     def upstream_timeout_seconds(self) -> float:
@@ -97,6 +99,11 @@ class World:
                     if time.monotonic() > deadline:
                         raise ProcessError(f"{sidecar.address} got no lease although nothing is broken")
                     time.sleep(0.02)
+
+    @property
+    def sidecar_links(self) -> list[Proxy]:
+        """Every link of every sidecar."""
+        return [link for name, link in self.links.items() if name.startswith(Subject.SIDECAR_FLOWLESS)]
 
     def _link(self, name: str, address: str) -> str:
         """Put a proxy before an address; where to dial instead."""
@@ -150,7 +157,7 @@ class World:
         return process
 
     def _sidecar(self, number: int) -> SidecarProcess:
-        """Each knows all replicas. The last has little room: most of its answers are misses."""
+        """Each knows all replicas, and begins with another one."""
         name = f"{Subject.SIDECAR}-{number}"
         replicas = self.shape.replicas
         addresses = [
@@ -158,7 +165,7 @@ class World:
             for replica in range(replicas)
         ]
         first = number % replicas
-        small = number == self.shape.sidecars - 1 and number > 0
+        small = self.plan.small and number == self.shape.sidecars - 1
         process = SidecarProcess(
             directory=self._directory,
             name=name,
