@@ -185,10 +185,14 @@ class Clients:
             )
         )
         if answer is None:
+            if doomed.account is not None:
+                doomed.account.usable = False
             self.sessions.put_back(doomed)
             self._ended.wait(AFTER_A_FAILURE_SECONDS)
             return
         self.sessions.revoked(doomed, answer.revision)
+        if doomed.account is not None and doomed.account.usable:
+            self._accounts.append(doomed.account)
 
     def _validate_until_ended(self, sidecar: int, number: int) -> None:
         draw = random.Random(self._seed + 10_000 * (sidecar + 1) + number)

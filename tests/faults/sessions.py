@@ -23,10 +23,12 @@ _CURRENT: Final = 8
 
 @dataclass(slots=True)
 class Account:
-    """A user. One whose revoke failed is not used again: it may happen at any later time."""
+    """A user."""
 
     user_id: str
     email: str
+    usable: bool = True
+    """One whose revoke failed is not logged in again: that revoke may happen at any later time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
 )
+SMALL: Final = {"BRIDGE_SIDECAR_CACHE_MAX_ENTRIES": "20", "BRIDGE_SIDECAR_NEGATIVE_TTL_SECONDS": "0.2"}
+"""A sidecar that remembers little, of yes and of no: what it answers is mostly what Flowless and Redis say."""
 _DAY: Final = 86_400
 
 
@@ -48,7 +50,7 @@ class Plan:
     launched: bool = True
     """Whether wall clocks can be set."""
     small: bool = True
-    """Whether the last sidecar has room for a few sessions only, so that it asks upstream nearly always."""
+    """Whether the last sidecar is one that remembers little."""
 
     @property
     def upstream_timeout_seconds(self) -> float:
@@ -174,7 +176,7 @@ class World:
             max_staleness_seconds=self.plan.max_staleness_seconds,
             environment={
                 "BRIDGE_SIDECAR_UPSTREAM_TIMEOUT_SECONDS": f"{self.plan.upstream_timeout_seconds:g}",
-                "BRIDGE_SIDECAR_CACHE_MAX_ENTRIES": "20" if small else "10000",
+                **(SMALL if small else {}),
             },
             python=self._python(name),
         )
