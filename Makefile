@@ -102,6 +102,27 @@ proto-release: $(INSTALLED) ## record proto/ as released: later changes must sta
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
 	$(PY) tools/lock.py $(LOCK_ARGS)
 
+## ---- faults ----
+
+# MINUTES= how long to go on, or SCHEDULES= how many; FAULTS_ARGS= whatever `python -m tests.faults --help` lists.
+SCHEDULES ?=
+MINUTES ?= $(if $(SCHEDULES),,30)
+.PHONY: faults
+faults: $(INSTALLED) ## random faults on real processes until MINUTES=30 are over, or SCHEDULES=N: is the guarantee kept?
+	@$(PY) -m tests.faults $(if $(SCHEDULES),--schedules $(SCHEDULES),--minutes $(MINUTES)) $(FAULTS_ARGS)
+
+.PHONY: faults-quick
+faults-quick: $(INSTALLED) ## the same in two minutes: every group of faults briefly, and five random schedules
+	@$(PY) -m tests.faults --quick
+
+.PHONY: faults-by-kind
+faults-by-kind: $(INSTALLED) ## a thousand revocations under each kind of fault, and the table in docs/guarantee.md
+	@$(PY) -m tests.faults --by-kind --write $(FAULTS_ARGS)
+
+.PHONY: faults-delay
+faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, and the table in docs/guarantee.md
+	@$(PY) -m tests.faults.delay --write
+
 ## ---- measure ----
 
 .PHONY: bench

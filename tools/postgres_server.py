@@ -66,6 +66,11 @@ class PostgresServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and neither stopped nor killed."""
+        return self._process is not None
+
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
         """URL of a database; through another port when something stands in between."""
         return f"postgresql://{_USER}:{self._password}@127.0.0.1:{port or self.port}/{database}"

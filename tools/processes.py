@@ -297,6 +297,7 @@ class FlowlessProcess(ManagedProcess):
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         echo: IO[str] | None = None,
+        python: Sequence[str] = (sys.executable,),
     ) -> None:
         """`name` tells the logs of several replicas in one directory apart; `database_url` instead of SQLite.
 
@@ -315,6 +316,7 @@ class FlowlessProcess(ManagedProcess):
             },
             log=directory / f"{name}.log",
             echo=echo,
+            python=python,
         )
 
     def migrate(self) -> None:
