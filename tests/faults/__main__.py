@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from tests.faults import report
+from tests.faults import document, report
 from tests.faults.clients import Load
 from tests.faults.launch import Broken
 from tests.faults.run import Result, run_schedule
@@ -98,7 +98,11 @@ def by_kind(world: World, arguments: argparse.Namespace) -> Result:
         while result.report.revocations < arguments.revocations_per_kind and result.schedules < most:
             schedule = schedule_of(fault, seed, arguments.shape)
             again = f"python -m tests.faults --by-kind --kinds {fault} --revocations-per-kind 1 {_options(arguments)}"
-            result.add(_run(world, schedule, Load(revokes_per_second=50.0, validators=1, stock=250), f"{again} --seed {seed}"))
+            result.add(
+                _run(
+                    world, schedule, Load(revokes_per_second=50.0, validators=1, stock=250), f"{again} --seed {seed}"
+                )
+            )
             seed += 1
         total.add(result)
     table = report.by_kind(
@@ -113,7 +117,7 @@ def by_kind(world: World, arguments: argparse.Namespace) -> Result:
     )
     print(table)
     if arguments.write:
-        report.write(report.GUARANTEE, "faults", table)
+        document.write(document.GUARANTEE, "faults", table)
     return total
 
 

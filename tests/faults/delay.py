@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import grpc
 
-from tests.faults import report
+from tests.faults import document
 from tests.faults.history import NS_PER_MS
 from tests.faults.schedules import Shape
 from tests.faults.world import Plan, World, running
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(text)
     if arguments.write:
-        report.write(report.GUARANTEE, "delay", text)
+        document.write(document.GUARANTEE, "delay", text)
     return 0
 
 

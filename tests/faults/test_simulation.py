@@ -1,13 +1,13 @@
 """Twenty thousand random schedules of faults around the sidecar's core, and more of both programs, in virtual time.
 
-A schedule that fails says its seed; `python -m tests.faults.simulated.replay SEED [--core]` shows what happened in it.
+A schedule that fails says its seed; `python -m tests.faults.simulated.replay SEED [--core]` shows what happened.
 """
 
 import pytest
 
 from tests.faults.simulated import simulation
-from tests.faults.simulated.rules import CHECK_AND_TOMBSTONE, RULES, TOMBSTONE, Rule, hunt
 from tests.faults.simulated.__main__ import simulated, spread
+from tests.faults.simulated.rules import CHECK_AND_TOMBSTONE, RULES, TOMBSTONE, Rule, hunt
 from tests.faults.simulated.simulation import FAULTS, schedule
 
 CORE_SCHEDULES = 20_000

@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in failed:
         print(line)
     if failed:
-        print(f"python -m tests.faults.simulated.replay SEED{' --core' if arguments.core else ''} shows what happened")
+        print(
+            f"python -m tests.faults.simulated.replay SEED{' --core' if arguments.core else ''} shows what happened"
+        )
     return 1 if failed else 0
 
 

@@ -26,10 +26,10 @@ from flowless.grpc.watch import WatchStream
 from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.watchers import Standing, Watchers
+from tests.faults.document import GUARANTEE, write
 from tests.faults.history import Bounds, Report, check
 from tests.faults.simulated.simulation import STALENESS_SECONDS, Schedule, World, ns, schedule, simulated
 from tests.faults.simulated.storage import Redis
-from tests.faults.table import write_between
 
 BOUNDS: Final = Bounds(max_staleness_ns=ns(STALENESS_SECONDS))
 
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = table(found)
     print(text)
     if arguments.write:
-        write_between("rules", text)
+        write(GUARANTEE, "rules", text)
     missed = [caught.rule.name for caught in found if caught.rule in RULES and not caught.violating]
     if missed:
         print(f"not caught: {', '.join(missed)}", file=sys.stderr)
