@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.faults import document, report
-from tests.faults.clients import Load
+from tests.faults.clients import PATIENCE_SECONDS, Load
 from tests.faults.launch import Broken
 from tests.faults.run import Result, run_schedule
 from tests.faults.schedules import Fault, Schedule, Shape, fixed_schedules, random_schedule, schedule_of
@@ -98,11 +98,7 @@ def by_kind(world: World, arguments: argparse.Namespace) -> Result:
         while result.report.revocations < arguments.revocations_per_kind and result.schedules < most:
             schedule = schedule_of(fault, seed, arguments.shape)
             again = f"python -m tests.faults --by-kind --kinds {fault} --revocations-per-kind 1 {_options(arguments)}"
-            result.add(
-                _run(
-                    world, schedule, Load(revokes_per_second=50.0, validators=1, stock=250), f"{again} --seed {seed}"
-                )
-            )
+            result.add(_run(world, schedule, Load(revokes_per_second=50.0, stock=250), f"{again} --seed {seed}"))
             seed += 1
         total.add(result)
     table = report.by_kind(
@@ -113,6 +109,7 @@ def by_kind(world: World, arguments: argparse.Namespace) -> Result:
             f"max_staleness {arguments.max_staleness * 1_000:.0f} ms",
             f"seeds {first} to {seed - 1}",
             f"{total.schedules} schedules",
+            "apps that wait for an answer for " + " or ".join(f"{seconds:g} s" for seconds in PATIENCE_SECONDS),
         ),
     )
     print(table)

@@ -23,8 +23,12 @@ from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 
-VALIDATE_SECONDS: Final = 2.5
+PATIENCE_SECONDS: Final = (2.5, 0.5)
+"""Deadlines of a sidecar's validating threads, in turn. Those that are impatient go on asking what is in the cache
+while the others wait for an answer from upstream."""
 WRITE_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 4.0
+"""Longer than a lease: then a barrier is reached although a sidecar is cut off."""
 BULK_SECONDS: Final = 30.0
 LIVE_SESSIONS: Final = 16
 SESSIONS_OF_AN_ACCOUNT: Final = 2
@@ -33,6 +37,7 @@ COLD_SECONDS: Final = 0.5
 """For as long as this, a link that is slow keeps answers back."""
 BY_USER: Final = 0.3
 THROUGH_A_SIDECAR: Final = 0.25
+WAIT: Final = session_pb2.REVOKE_WAIT_ALL_SIDECARS
 AFTER_A_FAILURE_SECONDS: Final = 0.01
 ASKED_AGAIN: Final = 0.5
 """Share of the questions about a session to which this sidecar said yes last time."""
@@ -120,6 +125,7 @@ class Clients:
         return [
             self._top_up,
             self._revoke_cold_until_ended,
+            self._revoke_and_wait_until_ended,
             *(partial(self._revoke_until_ended, number) for number in range(load.revokers)),
             *(
                 partial(self._validate_until_ended, sidecar, number)
@@ -158,30 +164,39 @@ class Clients:
                 self._ended.wait(draw.uniform(0, COLD_SECONDS / COLD_AT_ONCE))
                 self._revoke(draw, doomed)
 
-    def _revoke(self, draw: random.Random, doomed: Doomed) -> None:
+    def _revoke_and_wait_until_ended(self) -> None:
+        """Revoke and wait for all sidecars, beside the others: while one is cut off, it takes as long as a lease."""
+        draw = random.Random(self._seed + 98)
+        while not self._ended.wait(draw.uniform(0, 0.1)):
+            if doomed := self.sessions.take():
+                self._revoke(draw, doomed, waits=True)
+
+    def _revoke(self, draw: random.Random, doomed: Doomed, *, waits: bool = False) -> None:
         through_sidecar = draw.random() < THROUGH_A_SIDECAR
         stub = (
             draw.choice(self._apps).sessions if through_sidecar else SessionServiceStub(draw.choice(self._replicas))
         )
         options: dict[str, Any] = {
-            "timeout": WRITE_SECONDS,
+            "timeout": WAIT_SECONDS if waits else WRITE_SECONDS,
             "metadata": () if through_sidecar else self._metadata,
         }
+        wait = WAIT if waits else session_pb2.REVOKE_WAIT_UNSPECIFIED
         started = time.monotonic_ns()
         answer: Any = None
         with suppress(grpc.RpcError):
             if doomed.account is None:
-                answer = stub.RevokeSession(session_pb2.RevokeSessionRequest(handle=doomed.handle), **options)
+                one = session_pb2.RevokeSessionRequest(handle=doomed.handle, wait=wait)
+                answer = stub.RevokeSession(one, **options)
             else:
-                request = session_pb2.RevokeUserSessionsRequest(user_id=doomed.account.user_id)
-                answer = stub.RevokeUserSessions(request, **options)
+                all_of_user = session_pb2.RevokeUserSessionsRequest(user_id=doomed.account.user_id, wait=wait)
+                answer = stub.RevokeUserSessions(all_of_user, **options)
         self.events.append(
             Revoke(
                 sessions=frozenset(doomed.session_ids),
                 started_ns=started,
                 ended_ns=time.monotonic_ns() if answer is not None else None,
                 revision=answer.revision if answer is not None else 0,
-                barrier_reached=_barrier_reached(answer),
+                barrier_reached=answer is not None and answer.barrier.reached,
             )
         )
         if answer is None:
@@ -197,6 +212,7 @@ class Clients:
     def _validate_until_ended(self, sidecar: int, number: int) -> None:
         draw = random.Random(self._seed + 10_000 * (sidecar + 1) + number)
         stub, name = self._apps[sidecar].validator, self._names[sidecar]
+        patience = PATIENCE_SECONDS[number % len(PATIENCE_SECONDS)]
         active: dict[str, None] = {}  # whose last answer was yes, the latest last: who else would be a late yes?
         while not self._ended.is_set():
             if active and draw.random() < ASKED_AGAIN:
@@ -204,7 +220,7 @@ class Clients:
             else:
                 session, revoked = self.sessions.choose(draw)
             demanded = self.sessions.last_revision if draw.random() < (0.1 if revoked else 0.01) else 0
-            validation = validate(stub, name, session, demanded)
+            validation = validate(stub, name, session, demanded, patience)
             self.events.append(validation)
             if validation.outcome is not Outcome.UNAVAILABLE:
                 active.pop(session, None)
@@ -247,7 +263,7 @@ class Clients:
             raise self.failures[0]
 
 
-def validate(stub: Any, sidecar: str, session: str, min_revision: int) -> Validation:
+def validate(stub: Any, sidecar: str, session: str, min_revision: int, timeout: float) -> Validation:
     """Ask a sidecar, and say what came of it and when."""
     request = validator_pb2.ValidateRequest(
         session_id=session, mode=types_pb2.VALIDATION_MODE_STRICT, context=BROWSER, min_revision=min_revision
@@ -255,7 +271,7 @@ def validate(stub: Any, sidecar: str, session: str, min_revision: int) -> Valida
     outcome, reason, revision = Outcome.UNAVAILABLE, "", 0
     started = time.monotonic_ns()
     try:
-        answer = stub.Validate(request, timeout=VALIDATE_SECONDS)
+        answer = stub.Validate(request, timeout=timeout)
         ended = time.monotonic_ns()
     except grpc.RpcError as error:
         ended = time.monotonic_ns()
@@ -274,14 +290,6 @@ def validate(stub: Any, sidecar: str, session: str, min_revision: int) -> Valida
         revision=revision,
         min_revision=min_revision,
     )
-
-
-def _barrier_reached(answer: Any) -> bool:
-    """Whether a revoke's answer says that every sidecar has applied it.
-
-    The place for `wait: ALL_SIDECARS`: it is asked for in the two requests of `_revoke`, and read from `answer` here.
-    """
-    return False
 
 
 def _channel(stack: ExitStack, address: str) -> grpc.Channel:

@@ -12,8 +12,9 @@ def by_kind(results: Mapping[Fault, Result], parameters: Sequence[str]) -> str:
     lines = [
         ", ".join(parameters) + ".",
         "",
-        "| fault | schedules | revocations | worst delay seen, ms | violations | valid sessions answered |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| fault | schedules | revocations | with a reached barrier | worst delay seen, ms | violations "
+        "| valid sessions answered |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     total = Result()
     for fault, result in results.items():
@@ -25,7 +26,8 @@ def by_kind(results: Mapping[Fault, Result], parameters: Sequence[str]) -> str:
 
 def _row(name: str, result: Result) -> str:
     report = result.report
+    worst_ms = f"{report.worst_delay_ns / NS_PER_MS:.0f}"
     return (
-        f"| {name} | {result.schedules} | {report.revocations:,} | {report.worst_delay_ns / NS_PER_MS:.0f} "
+        f"| {name} | {result.schedules} | {report.revocations:,} | {report.barriers:,} | {worst_ms} "
         f"| {len(report.violations)} | {report.availability:.2%} |"
     )
