@@ -127,6 +127,20 @@ async def test_no_entry_outlives_its_session(bench: Bench) -> None:
     assert 0 < bench.tier.ttls[session.digest] <= 10
 
 
+async def test_an_answer_older_than_others_would_wait_for_is_not_believed_whatever_the_caller_takes(
+    bench: Bench,
+) -> None:
+    """A revoke that waits for all sidecars waits so long for a replica that hangs, and no longer."""
+    session = await bench.session()
+    await bench.ask(session)
+    await bench.read_log()
+    bench.longest_staleness_ns = 2 * SECOND
+    bench.clock.advance(2)
+    assert await bench.ask(session, staleness=600) == (True, True)
+    bench.clock.advance(0.001)
+    assert await bench.ask(session, staleness=600) == (True, False)
+
+
 async def test_who_takes_no_old_answer_gets_none(bench: Bench) -> None:
     session = await bench.session()
     await bench.ask(session)

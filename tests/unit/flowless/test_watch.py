@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from flowless.domain.bridges import Scope
 from flowless.grpc.authorization import Caller
@@ -29,9 +31,9 @@ ENOUGH = 20.0
 class Requests:
     """What the watcher sends."""
 
-    def __init__(self, **start: int | str) -> None:
+    def __init__(self, **start: Any) -> None:
         self.queue: asyncio.Queue[pb.WatchRevocationsRequest | Exception] = asyncio.Queue()
-        self.queue.put_nowait(pb.WatchRevocationsRequest(start=pb.WatchStart(**start)))  # type: ignore[arg-type]
+        self.queue.put_nowait(pb.WatchRevocationsRequest(start=pb.WatchStart(**start)))
 
     async def __aiter__(self) -> AsyncIterator[pb.WatchRevocationsRequest]:
         while True:
@@ -61,16 +63,19 @@ Watching = Callable[[ScriptedLog], AbstractAsyncContextManager[tuple[WatchStream
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Watching:
+def replicas() -> ScriptedReplicas:
+    return ScriptedReplicas()
+
+
+@pytest.fixture
+def watching(tmp_path: Path, replicas: ScriptedReplicas) -> Watching:
     """Makes a stream of a bridge that is accepted, over a running tail."""
 
     @asynccontextmanager
     async def made(log: ScriptedLog) -> AsyncIterator[tuple[WatchStream, RevocationTail]]:
         clock = FakeClock()
         watchers = Watchers()
-        barriers = Barriers(
-            registry=ScriptedReplicas(), watchers=watchers, clock=clock, replica_id="replica", name="replica"
-        )
+        barriers = Barriers(registry=replicas, watchers=watchers, clock=clock, replica_id="replica", name="replica")
         tail = RevocationTail(
             log=log, membership=barriers, clock=clock, poll_interval=NEVER, min_spacing=0.0, max_subscriptions=10
         )
@@ -175,3 +180,50 @@ async def test_a_pong_never_overtakes_a_row_that_it_covers(watching: Watching) -
             told += [row.revision for row in rows]
             pong = (await responses.next()).pong
             assert (pong.nonce, pong.revision, told[-1]) == (nonce, nonce, nonce)
+
+
+STORAGE_FAILS = TrustError(Reason.STORAGE_UNAVAILABLE, "gone")
+
+
+async def test_a_watcher_gets_no_lease_before_everybody_knows_how_long_to_wait_for_it(
+    watching: Watching, replicas: ScriptedReplicas
+) -> None:
+    replicas.error = STORAGE_FAILS
+    async with watching(ScriptedLog()) as (stream, tail):
+        requests = Requests(max_staleness=Duration(seconds=30))
+        requests.queue.put_nowait(pb.WatchRevocationsRequest(ping=pb.WatchPing(nonce=1)))
+        responses = Responses(stream, requests)
+        assert await responses.failure() is Reason.STORAGE_UNAVAILABLE
+        assert tail.watchers == 0
+    assert replicas.records == {}
+
+
+async def test_a_watcher_that_asks_for_longer_than_is_allowed_is_refused(watching: Watching) -> None:
+    async with watching(ScriptedLog()) as (stream, _):
+        responses = Responses(stream, Requests(max_staleness=Duration(seconds=601)))
+        assert await responses.failure() is Reason.INVALID_FIELD
+
+
+async def test_a_watcher_is_asked_behind_its_replay_when_somebody_waits_already(watching: Watching) -> None:
+    log = ScriptedLog()
+    log.append(count=3)
+    log.barrier_revision = 2
+    async with watching(log) as (stream, tail):
+        await tail.read_after_now()
+        responses = Responses(stream, Requests(log_id=log.log_id, last_revision=1))
+        assert (await responses.next()).WhichOneof("message") == "ready"
+        assert len((await responses.next()).revocations.revocations) == 2
+        assert (await responses.next()).barrier.revision == 2
+
+
+async def test_one_that_has_applied_it_is_not_asked(watching: Watching) -> None:
+    log = ScriptedLog()
+    log.append(count=3)
+    log.barrier_revision = 2
+    async with watching(log) as (stream, tail):
+        await tail.read_after_now()
+        requests = Requests(log_id=log.log_id, last_revision=3)
+        requests.queue.put_nowait(pb.WatchRevocationsRequest(ping=pb.WatchPing(nonce=7, applied_revision=3)))
+        responses = Responses(stream, requests)
+        assert (await responses.next()).WhichOneof("message") == "ready"
+        assert (await responses.next()).pong.nonce == 7
