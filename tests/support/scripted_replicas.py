@@ -1,5 +1,6 @@
 """The table of replicas in memory, beside a `ScriptedLog`, whose writes a test can fail. Passes the stores' suite."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ class ScriptedReplicas:
     def __init__(self, *, on_ask: Callable[[int], None] = lambda _: None) -> None:
         self.records: dict[str, ReplicaRecord] = {}
         self.error: TrustError | None = None
+        self.gate = asyncio.Event()  # that reports wait for
+        self.gate.set()
         self._on_ask = on_ask
 
     def is_member(self, replica_id: str) -> bool:
@@ -26,6 +29,7 @@ class ScriptedReplicas:
             raise self.error
 
     async def report(self, report: ReplicaReport) -> None:
+        await self.gate.wait()
         self._may_fail()
         known = self.records.get(report.id)
         if known is not None and known.report.beat >= report.beat:

@@ -254,3 +254,22 @@ async def test_another_that_reports_again_is_believed_again(bench: Bench) -> Non
 async def test_who_leaves_in_good_order_is_doubted_at_once(bench: Bench) -> None:
     await bench.barriers.leave()
     assert bench.registry.records["me"].doubted
+
+
+async def test_nobody_is_asked_for_what_was_not_read_yet(bench: Bench) -> None:
+    """Its rows have not been passed on: whoever confirmed would confirm nothing."""
+    assert not bench.barriers.on_read(revision=0, barrier_revision=9)
+    assert bench.barriers.on_read(revision=4, barrier_revision=9)
+    assert bench.barriers.asked == 4
+    assert not bench.barriers.on_read(revision=4, barrier_revision=9)
+    assert bench.barriers.on_read(revision=12, barrier_revision=9)
+    assert bench.barriers.asked == 9
+
+
+async def test_revisions_of_another_log_acknowledge_nothing_of_this_one(bench: Bench) -> None:
+    await bench.run(bench.barriers.wait(9, timeout_seconds=ENOUGH))
+    bench.barriers.start_over()
+    bench.registry.records["me"] = record("me")  # as the other database has it
+    outcome = await bench.run(bench.barriers.wait(3, timeout_seconds=ENOUGH))
+    assert outcome.reached
+    assert bench.registry.records["me"].acknowledged.revision == 3

@@ -198,6 +198,25 @@ async def test_a_watcher_gets_no_lease_before_everybody_knows_how_long_to_wait_f
     assert replicas.records == {}
 
 
+async def test_a_ping_that_came_early_is_answered_by_a_read_from_after_that(
+    watching: Watching, replicas: ScriptedReplicas
+) -> None:
+    """An older proof would give a lease which nobody who waits knows the length of."""
+    log = ScriptedLog()
+    async with watching(log) as (stream, _):
+        replicas.gate.clear()
+        requests = Requests(max_staleness=Duration(seconds=30))
+        requests.queue.put_nowait(pb.WatchRevocationsRequest(ping=pb.WatchPing(nonce=1)))
+        responses = Responses(stream, requests)
+        first = asyncio.create_task(responses.next())
+        await asyncio.sleep(0.05)
+        log.append()
+        replicas.gate.set()
+        assert (await first).WhichOneof("message") == "ready"
+        assert len((await responses.next()).revocations.revocations) == 1
+        assert (await responses.next()).pong.revision == 1
+
+
 async def test_a_watcher_that_asks_for_longer_than_is_allowed_is_refused(watching: Watching) -> None:
     async with watching(ScriptedLog()) as (stream, _):
         responses = Responses(stream, Requests(max_staleness=Duration(seconds=601)))

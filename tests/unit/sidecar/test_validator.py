@@ -203,6 +203,23 @@ async def test_an_answer_of_the_log_before_is_asked_again() -> None:
     assert (await asking).revision == 3
 
 
+async def test_without_a_lease_a_question_that_was_sent_is_not_shared_and_one_that_waits_for_a_slot_is() -> None:
+    """Nobody who waits for all sidecars waits for one without a lease: what was sent may be older than the revoke."""
+    setup, session_id, others = Setup(), new_id(), [new_id(), new_id()]
+    first = setup.ask(session_id)
+    sent = await setup.upstream.question(1)
+    setup.lease.drop()
+    second = setup.ask(session_id)
+    sent_later = await setup.upstream.question(2)
+    third, fourth = setup.ask(others[0]), setup.ask(others[0])  # both slots are taken: neither is sent yet
+    await asyncio.sleep(0)
+    sent.active(revision=0)
+    (await setup.upstream.question(3)).denied(DenialReason.REVOKED, revision=1)
+    sent_later.denied(DenialReason.REVOKED, revision=1)
+    assert [(await asked).denial for asked in (first, second, third, fourth)] == [0, *[DenialReason.REVOKED] * 3]
+    assert len(setup.upstream.asked) == 3
+
+
 async def test_a_caller_who_needs_a_later_revision_does_not_join_a_call_that_asks_for_less() -> None:
     setup, session_id = Setup(), new_id()
     first, second = setup.ask(session_id), setup.ask(session_id, min_revision=4)
