@@ -115,7 +115,12 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         )
         closing.push_async_callback(barriers.close)
         tail = RevocationTail(
-            log=SqlRevocationLog(database=database, engine=database.tail_reader, replica_id=replica_id),
+            log=SqlRevocationLog(
+                database=database,
+                engine=database.tail_reader,
+                replica_id=replica_id,
+                confirmed_beat=lambda: barriers.confirmed_beat,
+            ),
             membership=barriers,
             clock=clock,
             poll_interval=settings.poll_seconds,
@@ -281,6 +286,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             log=flowless.log,
             watchers=flowless.watchers,
             barriers=flowless.barriers,
+            longest_staleness=timedelta(seconds=settings.watch_staleness_max_seconds),
             clock=flowless.clock,
         ),
         admin=AdminServicer(

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(0.1, ge=0.01, le=1.0, description="the log is read at least this often")
     min_read_spacing_seconds: float = Field(0.002, ge=0, le=0.1, description="and at most this often")
     max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
+    watch_staleness_max_seconds: int = Field(
+        600, ge=1, le=600, description="sidecars that ask to be waited for longer after a ping get no lease"
+    )
     max_concurrent_calls: int = Field(10_000, ge=1, le=1_000_000, description="calls in flight, streams included")
     max_message_bytes: int = Field(1_048_576, ge=4_096, le=16_777_216, description="largest request")
     lame_duck_seconds: float = Field(

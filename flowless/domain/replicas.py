@@ -8,8 +8,16 @@ from typing import Final
 SHORTEST_STALENESS: Final = timedelta(seconds=2)
 """What a replica is waited for at least, watched or not: it may answer from Redis as of that long ago."""
 LONGEST_STALENESS: Final = timedelta(seconds=600)
-"""What a watcher may ask to be waited for."""
+"""What a watcher may ask to be waited for at most; an operator may allow less."""
 MAX_REPORTED: Final = 100
+
+
+def with_margin(nanoseconds: int) -> int:
+    """Lengthen a time that is counted on one machine and waited for on another: their clocks need not run alike.
+
+    A tenth: time services slew a clock by less (ntpd by 500 ppm, chrony by 8.3 % unless told otherwise).
+    """
+    return nanoseconds + nanoseconds // 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +36,8 @@ class WatcherReport:
 class ReplicaReport:
     """What a replica says of itself.
 
-    Nobody who got an answer from it, directly or by a lease, relies on anything older than `longest_staleness`.
+    Nobody who got an answer from it, directly or by a lease, relies on anything older than `longest_staleness`, which
+    has the margin for another machine's clock in it.
     `watching` counts all watchers, `watchers` holds those that are furthest behind. `beat` counts its reports: one
     that is overtaken on the way changes nothing.
     """

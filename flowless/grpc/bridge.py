@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Final
 
 from flowless.domain.fields import Fields
@@ -38,11 +39,13 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         log: RevocationLog,
         watchers: Watchers,
         barriers: Barriers,
+        longest_staleness: timedelta,
         clock: Clock,
     ) -> None:
         self._sessions = sessions
         self._watchers = watchers
         self._barriers = barriers
+        self._longest_staleness = longest_staleness
         self._clock = clock
         self._bridges = bridges
         self._tail = tail
@@ -83,6 +86,7 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
             bridges=self._bridges,
             watchers=self._watchers,
             barriers=self._barriers,
+            longest_staleness=self._longest_staleness,
             clock=self._clock,
             caller=caller(),
         )

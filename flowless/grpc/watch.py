@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from flowless.domain.fields import Fields
-from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.grpc import convert
 from flowless.grpc.authorization import Caller
@@ -43,6 +42,7 @@ class WatchStream:
         bridges: Bridges,
         watchers: Watchers,
         barriers: Barriers,
+        longest_staleness: timedelta,
         clock: Clock,
         caller: Caller,
     ) -> None:
@@ -51,6 +51,7 @@ class WatchStream:
         self._bridges = bridges
         self._watchers = watchers
         self._barriers = barriers
+        self._longest_staleness = longest_staleness
         self._clock = clock
         self._caller = caller
         self._logger: Any = logs.get_logger("flowless")
@@ -59,7 +60,7 @@ class WatchStream:
         self, requests: AsyncIterator[pb.WatchRevocationsRequest]
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         """Answer one stream until the watcher leaves, falls behind, is refused, or this replica stops."""
-        start = await _first(requests)
+        start = await _first(requests, self._longest_staleness)
         # A watcher that comes from another replica may be ahead of this one's tail: catch up before judging it.
         if start.last_revision > self._tail.position.revision:
             await self._tail.read_after_now()
@@ -165,9 +166,11 @@ class WatchStream:
                 if kind != "ping":
                     raise _violation("message", "a ping after the start")
                 # Noted when it arrives: its lease, which runs from when it was sent, ends no later.
-                self._watchers.pinged(
+                known = self._watchers.pinged(
                     watcher, applied_revision=request.ping.applied_revision, now_ns=self._clock.elapsed_ns()
                 )
+                if not known:
+                    raise TrustError(Reason.DRAINING, "this watcher has come by another stream; open a new one")
                 head = await self._tail.read_after_now()
                 # The tail has put every row up to `head` into the subscription before it came back.
                 subscription.put(Pong(request.ping.nonce, head.revision))
@@ -199,7 +202,7 @@ def _violation(field: str, description: str) -> TrustError:
     raise AssertionError("refuse raises")
 
 
-async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest]) -> pb.WatchStart:
+async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest], longest_staleness: timedelta) -> pb.WatchStart:
     try:
         async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
             request = await anext(requests, None)
@@ -214,8 +217,8 @@ async def _first(requests: AsyncIterator[pb.WatchRevocationsRequest]) -> pb.Watc
     fields.text("start.log_id", request.start.log_id, most=64)
     fields.text("start.watcher_id", request.start.watcher_id, most=64)
     staleness = convert.time_delta("start.max_staleness", request.start.max_staleness, fields)
-    if not timedelta(0) <= staleness <= LONGEST_STALENESS:
-        fields.add("start.max_staleness", f"0 to {LONGEST_STALENESS.total_seconds():.0f} s")
+    if not timedelta(0) <= staleness <= longest_staleness:
+        fields.add("start.max_staleness", f"0 to {longest_staleness.total_seconds():.0f} s, as configured")
     fields.refuse()
     return request.start
 

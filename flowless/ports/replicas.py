@@ -12,8 +12,8 @@ from flowless.domain.replicas import Acknowledgement, ReplicaRecord, ReplicaRepo
 class ReplicaRegistry(Protocol):
     """Replicas, who watches them, and how far each has acknowledged the log."""
 
-    async def report(self, report: ReplicaReport) -> None:
-        """Write this replica's record, anew if it is gone; it is not doubted afterwards.
+    async def report(self, report: ReplicaReport) -> bool:
+        """Write this replica's record; it is not doubted afterwards. Says whether it was not there.
 
         STORAGE_UNAVAILABLE, and nothing changed, when a later report was written already.
         """
@@ -27,8 +27,8 @@ class ReplicaRegistry(Protocol):
         """Ask every replica to acknowledge the log up to a revision; they see it at their next read of its head."""
         ...
 
-    async def list(self) -> Sequence[ReplicaRecord]:
-        """Read all records in one snapshot, in the order of names."""
+    async def list(self, *, with_watchers: bool = True) -> Sequence[ReplicaRecord]:
+        """Read all records in one snapshot, in the order of names; without the reports of watchers if not wanted."""
         ...
 
     async def doubt(self, replica_id: str, *, beat: int) -> None:

@@ -7,13 +7,13 @@ the head, after the rows up to it, and asks its watchers. It acknowledges a revi
 there and each of its watchers has applied it or can no longer answer from its cache (`watchers`).
 
 *Waiting.* A replica that does not acknowledge, because it is gone or hangs, need not be waited for longer than
-`longest_staleness` after the revoke was stored: no lease that it gave before lasts longer, and none that it gives
-after can leave the revoke out, since it reads the log's end first.
+`longest_staleness` after the revoke was stored: no lease that it gave before lasts longer, with a margin for clocks
+that do not run alike, and none that it gives after can leave the revoke out, since it reads the log's end first.
 
 So it must be certain that every replica which gives leases stands in the table:
 
 - a replica answers no ping, and believes nothing of Redis, by a read of the head in whose snapshot it is not a
-  member: not in the table, or doubted by another;
+  member: not in the table, doubted by another, or there with a report that is older than its last;
 - who finds another's record unchanged for `DOUBT_AFTER_SECONDS` of its own time doubts it, and forgets it after
   another `longest_staleness`, in which the doubted one, if it runs at all, has reported itself or given no leases.
 
@@ -34,6 +34,7 @@ from flowless.domain.replicas import (
     BarrierOutcome,
     ReplicaRecord,
     ReplicaReport,
+    with_margin,
 )
 from flowless.ports.replicas import ReplicaRegistry
 from flowless.services.watchers import Watchers
@@ -84,7 +85,9 @@ class Barriers:
         self._revision = 0
         self._asked = 0
         self._acknowledged = 0
+        self._acknowledging = 0
         self._registered_ns = 0
+        self._confirmed_beat = 0
         self._beat = 0
         self._changed = asyncio.Event()
         self._reporting = asyncio.Lock()
@@ -98,6 +101,11 @@ class Barriers:
     def asked(self) -> int:
         """The revision up to which acknowledgement is asked for, as this replica knows."""
         return self._asked
+
+    @property
+    def confirmed_beat(self) -> int:
+        """The last report that storage has confirmed: a record from before it says nothing of this replica."""
+        return self._confirmed_beat
 
     @property
     def longest_staleness_ns(self) -> int:
@@ -134,14 +142,16 @@ class Barriers:
                 name=self._name,
                 beat=self._beat,
                 revision=self._revision,
-                longest_staleness=timedelta(microseconds=needed_ns // 1_000),
+                longest_staleness=timedelta(microseconds=with_margin(needed_ns) // 1_000),
                 watching=watching,
                 watchers=watchers,
             )
             # Lowered before it is written and raised after: nothing here outlasts what the others know.
             self._registered_ns = min(self._registered_ns, needed_ns)
-            await self._registry.report(report)
+            if await self._registry.report(report):
+                self._start_acknowledging_anew()
             self._registered_ns = needed_ns
+            self._confirmed_beat = report.beat
 
     # Acknowledging.
 
@@ -157,7 +167,15 @@ class Barriers:
 
     def start_over(self) -> None:
         """Forget revisions: the log is another one, or cannot be followed."""
-        self._asked = self._acknowledged = self._revision = 0
+        self._asked = self._revision = 0
+        self._watchers.start_over()
+        self._start_acknowledging_anew()
+
+    def _start_acknowledging_anew(self) -> None:
+        """Begin from nothing: the record is new, or of another log. What is being acknowledged now counts no more."""
+        self._acknowledged = 0
+        self._acknowledging += 1
+        self._changed.set()
 
     async def run(self) -> None:
         """Acknowledge, report this replica and look after the others, until cancelled; retry what storage refuses."""
@@ -183,10 +201,12 @@ class Barriers:
         reached = self._asked if standing.settled is None else min(self._asked, standing.settled)
         if reached > self._acknowledged:
             applied = self._watchers.count_applied(reached, now_ns)
+            acknowledging = self._acknowledging
             await self._registry.acknowledge(
                 self._id, Acknowledgement(revision=reached, applied=applied, expired=standing.expired)
             )
-            self._acknowledged = reached
+            if acknowledging == self._acknowledging:
+                self._acknowledged = reached
         if self._acknowledged >= self._asked or standing.next_end_ns is None:
             return None
         return max(0.0, standing.next_end_ns - self._clock.elapsed_ns()) / NS_PER_SECOND
@@ -200,7 +220,8 @@ class Barriers:
                 await self._report(0)
 
     async def _look_after_others(self) -> None:
-        records = [record for record in await self._registry.list() if record.report.id != self._id]
+        found = await self._registry.list(with_watchers=False)
+        records = [record for record in found if record.report.id != self._id]
         now_ns = self._clock.elapsed_ns()
         seen = {record.report.id: self._look_at(record, now_ns) for record in records}
         self._seen = seen
@@ -249,7 +270,7 @@ class Barriers:
             # Taken before the read begins: a record written after somebody's revoke was stored must not be missed.
             waiters = list(self._waiters)
             try:
-                records = [self._as_of_now(record) for record in await self._registry.list()]
+                records = [self._as_of_now(record) for record in await self._registry.list(with_watchers=False)]
             except TrustError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue

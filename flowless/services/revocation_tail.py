@@ -25,6 +25,7 @@ from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
 
 PAGE: Final = 1000
+_NEVER: Final = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,8 @@ class RevocationTail:
         """Take position at the log's end. Raises what storage raises."""
         began_ns = self._clock.elapsed_ns()
         self._position = await self._log.head()
-        self._read_began_ns = began_ns
+        # Who waits for all sidecars has to know of this replica before it believes anything of Redis.
+        self._read_began_ns = began_ns if self._position.member else _NEVER
 
     async def run(self) -> None:
         """Tail the log until cancelled. Storage that fails is retried at the polling interval."""

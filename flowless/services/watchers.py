@@ -1,8 +1,9 @@
 """Who watches this replica, how far is each, until when may each still answer from its cache? Pure: time comes in.
 
 A watcher's lease runs from when it *sent* a ping, so it ends no later than `max_staleness` after that ping *arrived*,
-by this replica's own clock. A watcher that has left is remembered until then: it may be answering from its cache
-under the lease that it got here. One that comes back under the same `watcher_id` is the same watcher.
+by this replica's own clock and with a margin for what the two clocks' rates differ by. A watcher that has left is
+remembered until then: it may be answering from its cache under the lease that it got here. One that comes back under
+the same `watcher_id` is the same watcher.
 
 One event loop touches this. Bounded: as many watchers as there may be streams, and as many that have left; the
 rest of those is remembered as one, by the latest end of their leases.
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from flowless.domain.replicas import MAX_REPORTED, WatcherReport
+from flowless.domain.replicas import MAX_REPORTED, WatcherReport, with_margin
 
 _NEVER: Final = -(2**63)
 _US: Final = 1_000
@@ -29,8 +30,15 @@ class Watcher:
     watcher_id: str
     staleness_ns: int
     applied_revision: int
+    log: int
+    """Which of the logs that this replica has followed its revisions are of."""
     pinged_at_ns: int = field(default=_NEVER)
     connected: bool = True
+
+    @property
+    def end_ns(self) -> int:
+        """When it can certainly no longer answer from its cache by a lease that it got here."""
+        return self.pinged_at_ns + with_margin(self.staleness_ns)
 
     @property
     def key(self) -> tuple[str, str | int]:
@@ -44,7 +52,7 @@ class Watcher:
 
     def may_answer(self, now_ns: int) -> bool:
         """Whether it may still answer from its cache by a lease that it got here."""
-        return now_ns < self.pinged_at_ns + self.staleness_ns
+        return now_ns < self.end_ns
 
 
 class Standing(NamedTuple):
@@ -63,6 +71,7 @@ class Watchers:
         self._max_departed = max_departed
         self._connected: dict[tuple[str, str | int], Watcher] = {}
         self._departed: OrderedDict[tuple[str, str | int], Watcher] = OrderedDict()
+        self._log = 0
         self._forgotten_end_ns = _NEVER
         self._forgotten_staleness_ns = 0
         self._listeners: list[Callable[[], None]] = []
@@ -81,6 +90,7 @@ class Watchers:
             watcher_id=watcher_id,
             staleness_ns=staleness_ns,
             applied_revision=applied_revision,
+            log=self._log,
         )
         for known in (self._departed, self._connected):
             before = known.pop(watcher.key, None)
@@ -89,16 +99,29 @@ class Watchers:
         self._connected[watcher.key] = watcher
         return watcher
 
-    def pinged(self, watcher: Watcher, *, applied_revision: int, now_ns: int) -> None:
-        """Note a ping, when it arrives and before it is answered."""
+    def pinged(self, watcher: Watcher, *, applied_revision: int, now_ns: int) -> bool:
+        """Note a ping, when it arrives and before it is answered; says whether it may be answered.
+
+        Not on a stream whose watcher has come by another one since, in whichever order the two really began: nobody
+        would know of the lease.
+        """
+        if self._connected.get(watcher.key) is not watcher:
+            return False
         watcher.pinged_at_ns = now_ns
         self.applied(watcher, applied_revision=applied_revision)
+        return True
 
     def applied(self, watcher: Watcher, *, applied_revision: int) -> None:
         """Note how far a watcher has applied the log."""
-        if applied_revision > watcher.applied_revision:
+        if applied_revision > watcher.applied_revision and watcher.log == self._log:
             watcher.applied_revision = applied_revision
             self._changed()
+
+    def start_over(self) -> None:
+        """Believe nothing of what was applied, nor what open streams say of it: it was another log."""
+        self._log += 1
+        for watcher in self._all():
+            watcher.applied_revision = 0
 
     def leave(self, watcher: Watcher, *, now_ns: int) -> None:
         """Note the end of a stream; does nothing when the same watcher has another one already."""
@@ -110,8 +133,7 @@ class Watchers:
             self._departed[watcher.key] = watcher
             while len(self._departed) > self._max_departed:
                 _, oldest = self._departed.popitem(last=False)
-                end_ns = oldest.pinged_at_ns + oldest.staleness_ns
-                self._forgotten_end_ns = max(self._forgotten_end_ns, end_ns)
+                self._forgotten_end_ns = max(self._forgotten_end_ns, oldest.end_ns)
                 self._forgotten_staleness_ns = max(self._forgotten_staleness_ns, oldest.staleness_ns)
         self._changed()
 
@@ -125,11 +147,10 @@ class Watchers:
             if not watcher.may_answer(now_ns):
                 expired += watcher.pinged_at_ns != _NEVER
                 continue
-            end_ns = watcher.pinged_at_ns + watcher.staleness_ns
             if settled is None or watcher.applied_revision < settled:
-                settled, next_end_ns = watcher.applied_revision, end_ns
+                settled, next_end_ns = watcher.applied_revision, watcher.end_ns
             elif watcher.applied_revision == settled and next_end_ns is not None:
-                next_end_ns = min(next_end_ns, end_ns)
+                next_end_ns = min(next_end_ns, watcher.end_ns)
         if now_ns < self._forgotten_end_ns:
             settled, next_end_ns = 0, self._forgotten_end_ns
         return Standing(settled, expired, next_end_ns)

@@ -42,7 +42,7 @@ async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def test_a_report_is_read_back_as_it_was_written(registry: ReplicaRegistry) -> None:
-    await registry.report(REPORT)
+    assert await registry.report(REPORT), "it was not there"
     (record,) = await registry.list()
     assert replace(record.report, watchers=tuple(record.report.watchers)) == REPORT
     assert not record.doubted
@@ -54,7 +54,7 @@ async def test_a_later_report_replaces_it_and_one_that_was_overtaken_does_not(re
     with pytest.raises(TrustError) as refused:
         await registry.report(replace(REPORT, beat=2, revision=8))
     assert refused.value.reason is Reason.STORAGE_UNAVAILABLE
-    await registry.report(replace(REPORT, beat=4, revision=10))
+    assert not await registry.report(replace(REPORT, beat=4, revision=10))
     assert [record.report.revision for record in await registry.list()] == [10]
 
 
@@ -88,6 +88,7 @@ async def test_replicas_are_listed_by_name(registry: ReplicaRegistry) -> None:
     for name in ("b", "a"):
         await registry.report(replace(REPORT, id=name, name=f"host-{name}"))
     assert [record.report.id for record in await registry.list()] == ["a", "b"]
+    assert [list(record.report.watchers) for record in await registry.list(with_watchers=False)] == [[], []]
 
 
 async def test_what_is_asked_for_stands_in_the_head_only_rises_and_wakes_everybody(stores: Stores) -> None:
@@ -106,6 +107,7 @@ async def test_the_head_says_whether_the_reader_is_a_member(engine: str, tmp_pat
         assert not (await log.head()).member
         await stores.replicas.report(REPORT)
         assert (await log.head()).member
+        assert not (await stores.log_of("replica-1", 2).head()).member, "this record is of a report before the last"
         await stores.replicas.doubt(REPORT.id, beat=1)
         assert not (await log.head()).member
         assert (await stores.log.head()).member, "a reader that is no replica vouches for nobody"

@@ -28,7 +28,7 @@ class ScriptedReplicas:
         if self.error is not None:
             raise self.error
 
-    async def report(self, report: ReplicaReport) -> None:
+    async def report(self, report: ReplicaReport) -> bool:
         await self.gate.wait()
         self._may_fail()
         known = self.records.get(report.id)
@@ -36,6 +36,7 @@ class ScriptedReplicas:
             raise TrustError(Reason.STORAGE_UNAVAILABLE, "a later report of this replica was there first")
         acknowledged = known.acknowledged if known else _NOTHING
         self.records[report.id] = ReplicaRecord(report=report, doubted=False, acknowledged=acknowledged)
+        return known is None
 
     async def acknowledge(self, replica_id: str, acknowledgement: Acknowledgement) -> None:
         self._may_fail()
@@ -47,9 +48,12 @@ class ScriptedReplicas:
         self._may_fail()
         self._on_ask(revision)
 
-    async def list(self) -> Sequence[ReplicaRecord]:
+    async def list(self, *, with_watchers: bool = True) -> Sequence[ReplicaRecord]:
         self._may_fail()
-        return sorted(self.records.values(), key=lambda record: (record.report.name, record.report.id))
+        found = sorted(self.records.values(), key=lambda record: (record.report.name, record.report.id))
+        if with_watchers:
+            return found
+        return [replace(record, report=replace(record.report, watchers=[])) for record in found]
 
     async def doubt(self, replica_id: str, *, beat: int) -> None:
         self._may_fail()

@@ -43,8 +43,8 @@ class Stores:
     log: RevocationLog
     housekeeping: HousekeepingStore
     replicas: ReplicaRegistry
-    log_of: Callable[[str], RevocationLog]
-    """The log as a replica reads it."""
+    log_of: Callable[..., RevocationLog]
+    """The log as a replica reads it whose last report was this."""
     when_log_written: Callable[[Callable[[], None]], None]
 
     async def end(self) -> int:
@@ -99,7 +99,9 @@ def over(database: Database) -> Stores:
         log=SqlRevocationLog(database=database),
         housekeeping=SqlHousekeepingStore(database=database),
         replicas=SqlReplicaRegistry(database=database),
-        log_of=lambda replica_id: SqlRevocationLog(database=database, replica_id=replica_id),
+        log_of=lambda replica_id, beat=1: SqlRevocationLog(
+            database=database, replica_id=replica_id, confirmed_beat=lambda: beat
+        ),
         when_log_written=database.when_log_written,
     )
 

@@ -21,7 +21,7 @@ class SqlReplicaRegistry:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def report(self, report: ReplicaReport) -> None:
+    async def report(self, report: ReplicaReport) -> bool:
         """See the port."""
         values = {
             "name": report.name,
@@ -34,15 +34,17 @@ class SqlReplicaRegistry:
         }
         anew = {"id": report.id, "acknowledged": 0, "applied": 0, "expired": 0, **values}
 
-        async def work(transaction: WriteTransaction) -> None:
+        async def work(transaction: WriteTransaction) -> bool:
             updated = await transaction.connection.execute(
                 sa.update(replicas).where(replicas.c.id == report.id, replicas.c.beat < report.beat).values(values)
             )
-            if updated.rowcount == 0:
-                await transaction.connection.execute(sa.insert(replicas).values(anew))
+            if updated.rowcount:
+                return False
+            await transaction.connection.execute(sa.insert(replicas).values(anew))
+            return True
 
         try:
-            await self._database.write(work)
+            return await self._database.write(work)
         except sa.exc.IntegrityError:
             raise TrustError(Reason.STORAGE_UNAVAILABLE, "a later report of this replica was there first") from None
 
@@ -70,9 +72,10 @@ class SqlReplicaRegistry:
 
         await self._database.write(work)
 
-    async def list(self) -> Sequence[ReplicaRecord]:
+    async def list(self, *, with_watchers: bool = True) -> Sequence[ReplicaRecord]:
         """See the port."""
-        found = await self._database.fetch(sa.select(replicas).order_by(replicas.c.name, replicas.c.id))
+        columns = [column for column in replicas.c if with_watchers or column is not replicas.c.watchers]
+        found = await self._database.fetch(sa.select(*columns).order_by(replicas.c.name, replicas.c.id))
         return [_record(row) for row in found]
 
     async def doubt(self, replica_id: str, *, beat: int) -> None:
@@ -103,7 +106,7 @@ def _record(row: Any) -> ReplicaRecord:
             revision=row.revision,
             longest_staleness=row.longest_staleness_us * _MICROSECOND,
             watching=row.watching,
-            watchers=[_watcher_from_json(watcher) for watcher in json.loads(row.watchers)],
+            watchers=[_watcher_from_json(watcher) for watcher in json.loads(row.get("watchers", "[]"))],
         ),
         doubted=bool(row.doubted),
         acknowledged=Acknowledgement(revision=row.acknowledged, applied=row.applied, expired=row.expired),

@@ -22,7 +22,7 @@ from bridge_sidecar.revocation_watch import Backoff, RevocationWatch, WatchSetti
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.upstream import WatchCall
 from bridge_sidecar.validator import MissLimits, Question, UpstreamAnswer, Validator
-from flowless.domain.replicas import Acknowledgement, ReplicaRecord, ReplicaReport
+from flowless.domain.replicas import LONGEST_STALENESS, Acknowledgement, ReplicaRecord, ReplicaReport
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.domain.sessions import SessionRead
 from flowless.domain.users import User
@@ -100,9 +100,9 @@ class ReplicaStorage:
     async def read(self, key: bytes) -> SessionRead:
         return await self._reach(lambda: self._storage.snapshot(key))
 
-    async def report(self, report: ReplicaReport) -> None:
+    async def report(self, report: ReplicaReport) -> bool:
         await self._reach(lambda: None)
-        await self._storage.registry.report(report)
+        return await self._storage.registry.report(report)
 
     async def acknowledge(self, replica_id: str, acknowledgement: Acknowledgement) -> None:
         await self._reach(lambda: None)
@@ -113,9 +113,9 @@ class ReplicaStorage:
         await self._storage.registry.ask(revision)
         self._storage.wake()
 
-    async def list(self) -> Sequence[ReplicaRecord]:
+    async def list(self, *, with_watchers: bool = True) -> Sequence[ReplicaRecord]:
         await self._reach(lambda: None)
-        return await self._storage.registry.list()
+        return await self._storage.registry.list(with_watchers=with_watchers)
 
     async def doubt(self, replica_id: str, *, beat: int) -> None:
         await self._reach(lambda: None)
@@ -245,6 +245,7 @@ class Replica:
             bridges=cast("Any", _AcceptAll()),
             watchers=self.watchers,
             barriers=self.barriers,
+            longest_staleness=LONGEST_STALENESS,
             clock=self.clock,
             caller=_CALLER,
         )
@@ -284,16 +285,19 @@ class VirtualWatchCall:
         return received
 
     def cancel(self) -> None:
+        """Give the call up. The replica hears of it later, and maybe after another call has begun."""
         self._over = True
         self._link.forget(self)
+        asyncio.get_running_loop().call_later(3 * self._link.delay(), self._end)
+
+    def _end(self) -> None:
         for task in self._tasks:
             task.cancel()
 
     def _cut(self) -> None:
         self._over = True
         self._received.put_nowait(_unavailable())
-        for task in self._tasks:
-            task.cancel()
+        self._end()
 
     async def _deliver(self) -> None:
         try:

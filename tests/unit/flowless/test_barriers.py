@@ -128,7 +128,7 @@ async def test_a_watcher_that_says_nothing_is_waited_for_until_its_lease_is_over
         waiting = asyncio.create_task(bench.barriers.wait(5, timeout_seconds=ENOUGH))
         await asyncio.sleep(0.03)
         assert not waiting.done()
-        bench.clock.advance(0.05)
+        bench.clock.advance(0.055)
         return await waiting
 
     assert await bench.run(scene()) == BarrierOutcome(reached=True, applied=0, expired=1, waiting=0)
@@ -205,7 +205,9 @@ async def test_what_others_know_is_raised_before_a_watcher_may_rely_on_more(benc
     assert bench.barriers.longest_staleness_ns == 2 * SECOND_NS
     bench.registry.error = None
     await bench.barriers.admit(timedelta(seconds=30))
-    assert bench.registry.records["me"].report.longest_staleness == timedelta(seconds=30)
+    assert bench.registry.records["me"].report.longest_staleness == timedelta(seconds=33), (
+        "others' clocks may be slow"
+    )
     assert bench.barriers.longest_staleness_ns == 30 * SECOND_NS
 
 
@@ -273,3 +275,24 @@ async def test_revisions_of_another_log_acknowledge_nothing_of_this_one(bench: B
     outcome = await bench.run(bench.barriers.wait(3, timeout_seconds=ENOUGH))
     assert outcome.reached
     assert bench.registry.records["me"].acknowledged.revision == 3
+
+
+async def test_a_replica_whose_record_was_forgotten_acknowledges_anew(bench: Bench) -> None:
+    """What it acknowledged went with the record: a repeated revoke would wait for it in vain."""
+    await bench.run(bench.barriers.wait(5, timeout_seconds=ENOUGH))
+    del bench.registry.records["me"]
+    await bench.barriers.join()
+    again = await bench.run(bench.barriers.wait(5, timeout_seconds=ENOUGH))
+    assert again.reached
+    assert bench.registry.records["me"].acknowledged.revision == 5
+
+
+async def test_only_a_report_that_storage_confirmed_counts_as_the_last(bench: Bench) -> None:
+    assert bench.barriers.confirmed_beat == 1
+    bench.registry.error = TrustError(Reason.STORAGE_UNAVAILABLE, "gone")
+    with pytest.raises(TrustError):
+        await bench.barriers.join()
+    assert bench.barriers.confirmed_beat == 1
+    bench.registry.error = None
+    await bench.barriers.join()
+    assert bench.barriers.confirmed_beat == bench.registry.records["me"].report.beat == 3

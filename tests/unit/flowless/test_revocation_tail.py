@@ -452,3 +452,13 @@ async def test_another_log_makes_membership_forget_its_revisions(log: ScriptedLo
         log.log_id = "log-2"
         await _soon(tail.read_after_now())
         assert membership.started_over == 1
+
+
+async def test_the_first_read_of_a_replica_that_nobody_knows_of_says_nothing_of_how_fresh_it_is(
+    log: ScriptedLog,
+) -> None:
+    log.member = False
+    clock = FakeClock()
+    tail = _tail(log, clock=clock)
+    await tail.start()
+    assert clock.elapsed_ns() - tail.read_began_ns > 2**62

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from flowless.domain.bridges import Scope
+from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.grpc.authorization import Caller
 from flowless.grpc.watch import WatchStream
 from flowless.services.barriers import Barriers
@@ -86,7 +87,14 @@ def watching(tmp_path: Path, replicas: ScriptedReplicas) -> Watching:
             new = await bridges.create("shop", frozenset(Scope))
             caller = Caller(new.bridge, digest(new.secret))
             stream = WatchStream(
-                tail=tail, log=log, bridges=bridges, watchers=watchers, barriers=barriers, clock=clock, caller=caller
+                tail=tail,
+                log=log,
+                bridges=bridges,
+                watchers=watchers,
+                barriers=barriers,
+                longest_staleness=LONGEST_STALENESS,
+                clock=clock,
+                caller=caller,
             )
             yield stream, tail
             running.cancel()
@@ -215,6 +223,22 @@ async def test_a_ping_that_came_early_is_answered_by_a_read_from_after_that(
         assert (await first).WhichOneof("message") == "ready"
         assert len((await responses.next()).revocations.revocations) == 1
         assert (await responses.next()).pong.revision == 1
+
+
+async def test_a_stream_whose_watcher_came_by_another_gives_no_lease(watching: Watching) -> None:
+    """In whichever order the two starts arrive: of the lease that this stream got, nobody would know."""
+    log = ScriptedLog()
+    async with watching(log) as (stream, _):
+        start = {"max_staleness": Duration(seconds=2), "watcher_id": "w"}
+        live = Requests(**start)
+        live.queue.put_nowait(pb.WatchRevocationsRequest(ping=pb.WatchPing(nonce=1)))
+        responses = Responses(stream, live)
+        assert (await responses.next()).WhichOneof("message") == "ready"
+        assert (await responses.next()).pong.nonce == 1
+        given_up = Responses(stream, Requests(**start))
+        assert (await given_up.next()).WhichOneof("message") == "ready"
+        live.queue.put_nowait(pb.WatchRevocationsRequest(ping=pb.WatchPing(nonce=2)))
+        assert await responses.failure() is Reason.DRAINING
 
 
 async def test_a_watcher_that_asks_for_longer_than_is_allowed_is_refused(watching: Watching) -> None:
