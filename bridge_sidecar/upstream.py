@@ -57,6 +57,10 @@ _KEPT: Final = {
     Reason.NOT_IMPLEMENTED: "Flowless does not implement this call",
 }
 _NOT_FLOWLESS: Final = "what answers at the configured address is not a Flowless that validates sessions"
+_NOT_ACCEPTED: Final = (
+    "Flowless does not accept what this sidecar asks for: max_staleness_seconds with the longest serve_beyond_lease "
+    "must not exceed Flowless' watch_staleness_max_seconds"
+)
 _REPORT_TIMEOUT_SECONDS: Final = 5.0
 _PAUSES_SECONDS: Final = (0.005, 0.05)
 """Before asking another replica."""
@@ -128,6 +132,8 @@ class Upstream:
         for kept, text in _KEPT.items():
             if reason == kept:
                 return TrustError(kept, text)
+        if reason == Reason.INVALID_FIELD:
+            return TrustError(Reason.UPSTREAM_UNAVAILABLE, _NOT_ACCEPTED)
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return TrustError(Reason.NOT_IMPLEMENTED, _KEPT[Reason.NOT_IMPLEMENTED])
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

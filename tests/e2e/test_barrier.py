@@ -15,8 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from tests.support.flowless import Client, fresh_email
 from tests.support.replicas import outcome
 from tests.support.rpc import reason
-from tests.support.system import BRIDGE, System, running_system
-from tools.processes import ProcessError, temporary_directory
+from tests.support.system import BRIDGE, App, System, prepared_flowless, running_system
+from tools.processes import ProcessError, SidecarProcess, temporary_directory
 from trustlayer.v1 import admin_pb2, session_pb2
 
 STALENESS_SECONDS = 1.0
@@ -205,6 +205,21 @@ def test_the_command_line_waits_too_and_says_by_its_exit_code_when_it_is_not_cer
     finally:
         patient.sidecar.signal(signal.SIGCONT)
     wait_until_revoked(patient, other.session_id)
+
+
+def test_a_sidecar_that_asks_to_be_waited_for_longer_than_flowless_allows_gets_no_lease_and_says_why(
+    run_dir: Path,
+) -> None:
+    with prepared_flowless(run_dir, environment={"FLOWLESS_WATCH_STALENESS_MAX_SECONDS": "5"}) as (flowless, secret):
+        sidecar = SidecarProcess(
+            directory=run_dir, upstream=flowless.address, secret=secret, max_staleness_seconds=LONG_SECONDS
+        )
+        with sidecar, grpc.insecure_channel(sidecar.address) as channel:
+            deadline = time.monotonic() + 20
+            while "watch_staleness_max_seconds" not in sidecar.log.read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert not App(channel).status().lease_held
 
 
 def test_a_restart_leaves_a_record_behind_that_is_soon_forgotten(system: System, client: Client) -> None:

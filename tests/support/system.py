@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,14 +78,16 @@ def _prepared_database() -> tuple[bytes, str]:
 
 
 @contextmanager
-def prepared_flowless(directory: Path, *, listen: str = "127.0.0.1:0") -> Iterator[tuple[FlowlessProcess, str]]:
+def prepared_flowless(
+    directory: Path, *, listen: str = "127.0.0.1:0", environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[FlowlessProcess, str]]:
     """Start Flowless over a database that has the bridge `BRIDGE`; gives the process and the bridge's secret."""
     content, secret = _prepared_database()
     database = directory / "flowless.db"
     if not database.exists():
         database.touch(mode=0o600)
         database.write_bytes(content)
-    flowless = FlowlessProcess(directory=directory, listen=listen, environment=TESTING)
+    flowless = FlowlessProcess(directory=directory, listen=listen, environment={**TESTING, **(environment or {})})
     try:
         flowless.start()
         yield flowless, secret
