@@ -217,9 +217,14 @@ async def test_a_redis_that_hangs_is_waited_for_a_few_milliseconds_and_never_mix
                 return not tier.breaker_open
 
             await until(back)
-            for _ in range(5):
+
+            async def all_right() -> bool:
                 found = await asyncio.gather(*(tier.get(digest, log_id=LOG) for digest in known))
-                assert found == list(known.values())
+                # On a busy machine some may not come in time, but none may be another's.
+                assert all(got in (None, right) for got, right in zip(found, known.values(), strict=True))
+                return None not in found
+
+            await until(all_right)
             assert tier.stats.rejected == 0
 
 
