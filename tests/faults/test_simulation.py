@@ -11,16 +11,16 @@ from tests.faults.simulated.rules import CHECK_AND_TOMBSTONE, RULES, TOMBSTONE, 
 from tests.faults.simulated.simulation import FAULTS, schedule
 
 CORE_SCHEDULES = 20_000
-ALL_SCHEDULES = 800
-pytestmark = pytest.mark.timeout(240)
+ALL_SCHEDULES = 500
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_the_sidecars_core_keeps_the_guarantee_in_every_schedule() -> None:
     total, failed = spread(0, CORE_SCHEDULES, core=True, processes=2)
     assert failed == []
     # It was put to the test: most revokes went through, sessions were asked for, and most questions were answered.
-    assert total.revocations > 2 * CORE_SCHEDULES
-    assert total.validations > 15 * CORE_SCHEDULES
+    assert total.revocations > 1.5 * CORE_SCHEDULES
+    assert total.validations > 10 * CORE_SCHEDULES
     assert total.availability > 0.8
     assert total.worst_delay_ns > 0
 
@@ -48,7 +48,7 @@ def test_every_fault_is_drawn() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_the_checker_finds_that_a_rule_is_broken(rule: Rule) -> None:
     """With a bound on how many schedules it may take: a broken rule that shows once in a life is not tested."""
-    assert hunt(rule, range(3_000), until_violated=True).violating == 1
+    assert hunt(rule, range(6_000), until_violated=True).violating == 1
 
 
 def test_the_tombstone_alone_is_not_what_the_guarantee_stands_on() -> None:

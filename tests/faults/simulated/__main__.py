@@ -30,11 +30,6 @@ def simulated(first: int, count: int, *, core: bool) -> tuple[Report, list[str]]
     return total, failed
 
 
-def _give_way() -> None:
-    """Use what others leave of the machine: time is virtual here, and real elsewhere."""
-    os.nice(15)
-
-
 def spread(first: int, count: int, *, core: bool, processes: int) -> tuple[Report, list[str]]:
     """The same in several processes. Raises `subprocess.CalledProcessError` when one of them breaks down."""
     shares = [(first + count * i // processes, first + count * (i + 1) // processes) for i in range(processes)]
@@ -43,7 +38,6 @@ def spread(first: int, count: int, *, core: bool, processes: int) -> tuple[Repor
         subprocess.Popen(
             [*command, "--first", str(begin), "--schedules", str(end - begin)],
             stdout=subprocess.PIPE,
-            preexec_fn=_give_way,
         )
         for begin, end in shares
     ]

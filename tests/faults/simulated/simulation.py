@@ -11,7 +11,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
@@ -53,6 +53,7 @@ UPSTREAM_TIMEOUT_SECONDS: Final = 0.12
 _POLL_SECONDS: Final = 0.15
 BROWSER: Final = RequestContext(client_ip="203.0.113.7", device_fingerprint="device", user_agent="agent")
 SECONDS: Final = 1.1
+CORE_SECONDS: Final = 0.8
 _QUIET_SECONDS: Final = 0.45
 """At the end nothing new is broken, so that what is wrong by then has time to show."""
 
@@ -131,6 +132,8 @@ class _AcceptAll:
         return True
 
 
+_SESSION: Final = new_session("nobody")
+_SESSION_IDS: Final = [new_session_id(random.Random(number).randbytes) for number in range(64)]
 _CALLER: Final = Caller(new_bridge("sidecar"), b"")
 
 
@@ -489,10 +492,11 @@ class World:
             user = new_user()
             self.storage.users[user.id] = user
             self.storage.epochs[user.id] = 1
-        session_id = new_session_id(self.rng.randbytes)
+        session_id = _SESSION_IDS[len(self.made)]
         now = self.replicas[0].clock.now()
-        session = new_session(
-            user.id,
+        session = replace(
+            _SESSION,
+            user_id=user.id,
             epoch=self.storage.epochs[user.id],
             digest=digest(session_id),
             created_at=now,
@@ -629,11 +633,12 @@ def schedule(seed: int, *, core: bool = False, only: Sequence[str] = (), replica
     `core`: of one sidecar over a model of Flowless. `only`: with no other faults than these. `replicas`: that many.
     """
     rng = random.Random(seed)
+    begins_before = (CORE_SECONDS if core else SECONDS) - _QUIET_SECONDS
     kinds = sorted(only or (FAULTS.keys() - _NOT_OF_THE_CORE if core else FAULTS))
     faults = tuple(
         Planned(
             kind=rng.choice(kinds),
-            at_seconds=rng.uniform(0.1, SECONDS - _QUIET_SECONDS),
+            at_seconds=rng.uniform(0.1, begins_before),
             lasts_seconds=rng.choice((0.0, 0.08, 0.25, 0.5)),
             target=rng.randrange(12),
         )
@@ -645,7 +650,7 @@ def schedule(seed: int, *, core: bool = False, only: Sequence[str] = (), replica
         sidecars=1 if core else rng.choice((1, 1, 1, 2)),
         replicas=rng.choice((1, 2)) if replicas == 0 else replicas,
         faults=faults,
-        revokes_at=tuple(sorted(rng.uniform(0.1, SECONDS - _QUIET_SECONDS) for _ in range(3))),
+        revokes_at=tuple(sorted(rng.uniform(0.1, begins_before) for _ in range(2 if core else 3))),
         lost_wakeups=rng.choice((0.0, 0.0, 0.5, 1.0)),
     )
 
@@ -677,7 +682,7 @@ async def _simulate(loop: VirtualLoop, plan: Schedule, prepare: Callable[[World]
     ]
     timers += [asyncio.ensure_future(_later(at, world.revoke)) for at in plan.revokes_at]
     clients = [asyncio.ensure_future(world.ask_for_ever(number)) for number in range(plan.sidecars)]
-    await asyncio.sleep(began + SECONDS - loop.time())
+    await asyncio.sleep(began + (CORE_SECONDS if plan.core else SECONDS) - loop.time())
     for client in clients:
         client.cancel()
     for task in timers:

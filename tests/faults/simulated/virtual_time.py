@@ -37,6 +37,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = _NoSelector()
         super().__init__(self._virtual)
 
+    def _make_self_pipe(self) -> None:
+        """Nothing comes from other threads, so nothing has to wake the loop: no sockets, many loops."""
+
+    def _close_self_pipe(self) -> None:
+        """There is none."""
+
+    def _write_to_self(self) -> None:
+        """There is nobody to wake: what is asked for from elsewhere (a collected generator) waits for its turn."""
+
     @classmethod
     @contextmanager
     def opened(cls) -> Iterator[Self]:
@@ -64,6 +73,7 @@ def run(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
 
 
 class VirtualClock:
