@@ -210,7 +210,7 @@ def table(found: Sequence[Caught]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Break each rule in turn; exit with 1 when the checker missed one that it has to find."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.simulated.rules", description=main.__doc__)
-    parser.add_argument("--schedules", type=int, default=400, help="for each rule; default: 400")
+    parser.add_argument("--schedules", type=int, default=1_000, help="for each rule; default: 1,000")
     parser.add_argument("--write", action="store_true", help="put the table into docs/guarantee.md")
     arguments = parser.parse_args(argv)
     found = []
