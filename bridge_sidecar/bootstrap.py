@@ -25,7 +25,7 @@ from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
 from trust_core.version import __version__
 
 if TYPE_CHECKING:
-    from bridge_sidecar.metrics import MetricsServer
+    from trust_core.metrics_server import MetricsServer
 
 _LAST_REPORT_SECONDS = 1.0
 
@@ -144,7 +144,8 @@ class Sidecar:
         if not self._config.metrics_listen:
             return None
         try:
-            from bridge_sidecar.metrics import MetricsServer, SidecarCollector  # noqa: PLC0415 - costs memory
+            from bridge_sidecar.metrics import SidecarCollector  # noqa: PLC0415 - costs memory
+            from trust_core.metrics_server import MetricsServer  # noqa: PLC0415
         except ImportError:
             raise ConfigError("metrics_listen: needs prometheus-client; install the extra sidecar-metrics") from None
         host, _, port = self._config.metrics_listen.rpartition(":")

@@ -8,7 +8,6 @@ route is named.
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -81,23 +80,6 @@ class SidecarCollector(Collector):
         yield _counter("answers_beyond_lease", text, counters.beyond_lease)
         yield _counter("upstream_calls", "Calls of Flowless to validate a session.", counters.upstream_calls)
         yield _counter("prewarmed_sessions", "Sessions cached before the first question.", counters.prewarmed)
-
-
-class MetricsServer:
-    """Serves what the collector says until `stop`."""
-
-    def __init__(self, *, host: str, port: int, collector: Collector) -> None:
-        """Begin to serve; port 0 takes a free one. Raises OSError when the address cannot be had."""
-        registry = CollectorRegistry()
-        registry.register(collector)
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
-
-    def stop(self) -> None:
-        """Stop serving. Waits for the server's thread, half a second at most: not for the event loop's thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
-from flowless.adapters.metrics import MetricsServer, of_barriers, of_housekeeping, of_redis, of_tail
+from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekeeping, of_redis, of_tail
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
@@ -47,6 +47,7 @@ from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
+from trust_core.metrics_server import MetricsServer
 from trust_core.version import __version__
 
 
@@ -198,7 +199,7 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
         sources.append(of_redis(flowless.tier))
     host, _, port = settings.metrics_listen.rpartition(":")
     port_of_worker = int(port) + worker_index - 1 if int(port) else 0
-    return MetricsServer(host=host.strip("[]"), port=port_of_worker, sources=sources)
+    return MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
 
 
 def _session_tier(settings: Settings, clock: Clock) -> SessionTier:

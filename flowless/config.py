@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from flowless.adapters.argon2_hasher import PROFILES, TESTING_PROFILE
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
+from flowless.domain.replicas import LONGEST_STALENESS
 
 
 class ConfigError(Exception):
@@ -69,7 +70,10 @@ class Settings(BaseSettings):
     min_read_spacing_seconds: float = Field(0.002, ge=0, le=0.1, description="and at most this often")
     max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
     watch_staleness_max_seconds: int = Field(
-        600, ge=1, le=600, description="sidecars that ask to be waited for longer after a ping get no lease"
+        int(LONGEST_STALENESS.total_seconds()),
+        ge=1,
+        le=int(LONGEST_STALENESS.total_seconds()),
+        description="sidecars that ask to be waited for longer after a ping get no lease",
     )
     max_concurrent_calls: int = Field(10_000, ge=1, le=1_000_000, description="calls in flight, streams included")
     max_message_bytes: int = Field(1_048_576, ge=4_096, le=16_777_216, description="largest request")

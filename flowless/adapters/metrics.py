@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,30 +21,16 @@ Source = Callable[[], Iterable[Metric]]
 _NS: Final = 1e9
 
 
-class _Collector(Collector):
+class SourcesCollector(Collector):
+    """Says what all sources say."""
+
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = tuple(sources)
 
     def collect(self) -> Iterator[Metric]:
+        """Yield everything."""
         for source in self._sources:
             yield from source()
-
-
-class MetricsServer:
-    """Serves what the sources say until `stop`."""
-
-    def __init__(self, *, host: str, port: int, sources: Iterable[Source]) -> None:
-        """Begin to serve; port 0 takes a free one. Raises OSError when the address cannot be had."""
-        registry = CollectorRegistry()
-        registry.register(_Collector(sources))
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
-
-    def stop(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def of_tail(tail: RevocationTail, *, elapsed_ns: Callable[[], int]) -> Source:

@@ -126,7 +126,7 @@ class Barriers:
     async def admit(self, staleness: timedelta) -> None:
         """Make known that a watcher may rely on this replica for that long, before it does.
 
-        Raises what storage raises; INVALID_FIELD is the caller's business (`LONGEST_STALENESS`).
+        Raises what storage raises. How long a watcher may ask for is the caller's business.
         """
         if _ns(staleness) > self._registered_ns:
             await self._report(_ns(staleness))
