@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def test_the_sidecars_core_keeps_the_guarantee_in_every_schedule() -> None:
-    total, failed = spread(0, CORE_SCHEDULES, core=True, processes=2)
+    total, failed = spread(0, CORE_SCHEDULES, core=True, processes=1)
     assert failed == []
     # It was put to the test: most revokes went through, sessions were asked for, and most questions were answered.
     assert total.revocations > 1.5 * CORE_SCHEDULES
@@ -26,7 +26,7 @@ def test_the_sidecars_core_keeps_the_guarantee_in_every_schedule() -> None:
 
 
 def test_both_programs_keep_the_guarantee_in_every_schedule() -> None:
-    total, failed = spread(0, ALL_SCHEDULES, core=False, processes=2)
+    total, failed = spread(0, ALL_SCHEDULES, core=False, processes=1)
     assert failed == []
     assert total.revocations > 2 * ALL_SCHEDULES
     assert total.barriers > 0.5 * ALL_SCHEDULES

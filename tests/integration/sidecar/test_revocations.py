@@ -200,7 +200,10 @@ async def test_a_refused_credential_is_shown_and_mended_by_replacing_the_file(ru
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await app.validate(session_id)
         assert reason(failed.value) == "UPSTREAM_REFUSED_BRIDGE"
-        assert (await app.status()).watch_state == validator_pb2.WATCH_STATE_REFUSED
+        # On a busy machine an attempt may also end for want of time; the next one is refused again.
+        async with asyncio.timeout(20):
+            while (await app.status()).watch_state != validator_pb2.WATCH_STATE_REFUSED:
+                await asyncio.sleep(0.01)
         secret_file.write_text(new + "\n")
         await app.leased()
         assert (await app.validate(session_id)).HasField("session")
