@@ -25,6 +25,10 @@ DEFAULT_RELAY: Final = (
     "IdentityService/GetUser",
     "IdentityService/LookUpUser",
     "IdentityService/ChangePassword",
+    "IdentityService/ResetPassword",
+    "IdentityService/AcceptInvitation",
+    "IdentityService/StartEmailChange",
+    "IdentityService/ConfirmEmailChange",
     "SessionService/*",
     "TrustTokenService/*",
 )

@@ -58,6 +58,12 @@ class Reason(StrEnum):
     CONFLICT = "CONFLICT"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
     SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"
+    TOO_MANY_ATTEMPTS = "TOO_MANY_ATTEMPTS"
+    TRUST_TOKEN_REFUSED = "TRUST_TOKEN_REFUSED"
+    SIGNING_NOT_CONFIGURED = "SIGNING_NOT_CONFIGURED"
+    SIGNING_KEY_NOT_FOUND = "SIGNING_KEY_NOT_FOUND"
+    SIGNING_KEY_IN_USE = "SIGNING_KEY_IN_USE"
+    MAIL_NOT_CONFIGURED = "MAIL_NOT_CONFIGURED"
 
 
 CODES: Final[dict[Reason, Code]] = {
@@ -89,6 +95,12 @@ CODES: Final[dict[Reason, Code]] = {
     Reason.CONFLICT: Code.ABORTED,
     Reason.TOO_MANY_CALLS: Code.RESOURCE_EXHAUSTED,
     Reason.SERVICE_NOT_FOUND: Code.NOT_FOUND,
+    Reason.TOO_MANY_ATTEMPTS: Code.RESOURCE_EXHAUSTED,
+    Reason.TRUST_TOKEN_REFUSED: Code.UNAUTHENTICATED,
+    Reason.SIGNING_NOT_CONFIGURED: Code.FAILED_PRECONDITION,
+    Reason.SIGNING_KEY_NOT_FOUND: Code.NOT_FOUND,
+    Reason.SIGNING_KEY_IN_USE: Code.FAILED_PRECONDITION,
+    Reason.MAIL_NOT_CONFIGURED: Code.FAILED_PRECONDITION,
 }
 
 DEFAULT_RETRY_SECONDS: Final[dict[Reason, float]] = {
@@ -100,6 +112,7 @@ DEFAULT_RETRY_SECONDS: Final[dict[Reason, float]] = {
     Reason.TOO_MANY_MISSES: 0.1,
     Reason.DRAINING: 0.1,
     Reason.TOO_MANY_CALLS: 1.0,
+    Reason.TOO_MANY_ATTEMPTS: 1.0,
 }
 """Where a retry helps, how long to wait before it, in seconds; sent as google.rpc.RetryInfo."""
 
@@ -115,8 +128,16 @@ class Violation:
 class TrustError(Exception):
     """An error whose reason and text may leave the process."""
 
-    def __init__(self, reason: Reason, message: str, *, violations: Sequence[Violation] = ()) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
+        self._retry_after = retry_after
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
@@ -129,7 +150,7 @@ class TrustError(Exception):
     @property
     def retry_after(self) -> float | None:
         """Seconds after which a retry may help; `None` when it does not."""
-        return DEFAULT_RETRY_SECONDS.get(self.reason)
+        return self._retry_after if self._retry_after is not None else DEFAULT_RETRY_SECONDS.get(self.reason)
 
 
 def invalid(*violations: Violation) -> TrustError:

@@ -66,6 +66,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         not_implemented("AdminService/ListSigningKeys")
 
+    async def DestroySigningKey(
+        self, request: pb.DestroySigningKeyRequest, context: Context
+    ) -> pb.DestroySigningKeyResponse:
+        """See the proto."""
+        not_implemented("AdminService/DestroySigningKey")
+
     async def ListWatchers(self, request: pb.ListWatchersRequest, context: Context) -> pb.ListWatchersResponse:
         """See the proto."""
         replicas = [convert.replica(record) for record in await self._barriers.replicas()]

@@ -1,7 +1,9 @@
 """IdentityService: message -> service -> message."""
 
+from collections.abc import AsyncIterator
+
 from flowless.grpc import convert
-from flowless.grpc.replies import wrote
+from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.users import Users
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import identity_pb2 as pb
@@ -63,6 +65,35 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             request.user_id,
             current=request.current_password,
             new=request.new_password,
-            except_handle=request.except_handle,
+            except_handle="",
         )
         return pb.ChangePasswordResponse(revision=wrote(context, revision))
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> pb.ResetPasswordResponse:
+        """See the proto."""
+        not_implemented("IdentityService/ResetPassword")
+
+    async def AcceptInvitation(
+        self, request: pb.AcceptInvitationRequest, context: Context
+    ) -> pb.AcceptInvitationResponse:
+        """See the proto."""
+        not_implemented("IdentityService/AcceptInvitation")
+
+    async def StartEmailChange(
+        self, request: pb.StartEmailChangeRequest, context: Context
+    ) -> pb.StartEmailChangeResponse:
+        """See the proto."""
+        not_implemented("IdentityService/StartEmailChange")
+
+    async def ConfirmEmailChange(
+        self, request: pb.ConfirmEmailChangeRequest, context: Context
+    ) -> pb.ConfirmEmailChangeResponse:
+        """See the proto."""
+        not_implemented("IdentityService/ConfirmEmailChange")
+
+    async def ImportUsers(
+        self, request: AsyncIterator[pb.ImportUsersRequest], context: Context
+    ) -> AsyncIterator[pb.ImportUsersResponse]:
+        """See the proto."""
+        async for _ in request:
+            yield pb.ImportUsersResponse()

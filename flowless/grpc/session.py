@@ -6,7 +6,7 @@ from typing import Final, cast
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.authorization import caller
-from flowless.grpc.replies import wrote
+from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.barriers import Barriers
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
@@ -52,6 +52,16 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             bridge_id=caller().bridge.id,
         )
         return pb.LoginResponse(session_id=new.session_id, session=convert.session(new.active))
+
+    async def LoginWithTrustToken(
+        self, request: pb.LoginWithTrustTokenRequest, context: Context
+    ) -> pb.LoginWithTrustTokenResponse:
+        """See the proto."""
+        not_implemented("SessionService/LoginWithTrustToken")
+
+    async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:
+        """See the proto."""
+        not_implemented("SessionService/Reauthenticate")
 
     async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.LogoutResponse:
         """See the proto."""

@@ -15,6 +15,18 @@ class TrustTokenServicer(trust_token_pb2_grpc.TrustTokenServiceServicer):
         """See the proto."""
         not_implemented("TrustTokenService/IssueTrustToken")
 
+    async def CheckTrustToken(
+        self, request: pb.CheckTrustTokenRequest, context: Context
+    ) -> pb.CheckTrustTokenResponse:
+        """See the proto."""
+        not_implemented("TrustTokenService/CheckTrustToken")
+
+    async def RevokeTrustTokens(
+        self, request: pb.RevokeTrustTokensRequest, context: Context
+    ) -> pb.RevokeTrustTokensResponse:
+        """See the proto."""
+        not_implemented("TrustTokenService/RevokeTrustTokens")
+
     async def ConsumeTrustToken(
         self, request: pb.ConsumeTrustTokenRequest, context: Context
     ) -> pb.ConsumeTrustTokenResponse:

@@ -197,7 +197,6 @@ def test_a_password_change_ends_the_other_sessions(system: System, email: str) -
             user_id=user.id,
             current_password=PASSWORD,
             new_password="another password entirely",
-            except_handle=kept.session.handle,
         )
     )
     assert system.app.validate(kept.session_id).HasField("session")

@@ -8,6 +8,7 @@ Shared state: the sets of running writes and of reads that were given up, touche
 """
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from flowless.adapters.sql import schema
 from flowless.adapters.sql.engines import Engines
 from flowless.adapters.sql.postgres import NoWakeups, PostgresWakeups, open_postgres
 from flowless.adapters.sql.sqlite import open_sqlite
+from flowless.domain.audit import AuditEvent, chained_hash
 from flowless.domain.revocations import Subject
 from trust_core.errors import Reason, TrustError
 
@@ -239,6 +241,33 @@ class WriteTransaction:
         )
         self.wrote_log = True
         return int(revision)
+
+    async def audit(self, event: AuditEvent) -> None:
+        """Append to the audit log, as the last thing that the transaction does: every other lock comes first.
+
+        The head's row lock is held until commit, so events become visible in their order and the chain has one end.
+        """
+        head = schema.audit_head
+        taken = sa.update(head).values(sequence=head.c.sequence + 1).returning(head.c.sequence, head.c.hash)
+        sequence, previous = (await self.connection.execute(taken)).one()
+        time_us = to_us(event.time)
+        hashed = chained_hash(bytes(previous), sequence, time_us, event)
+        await self.connection.execute(
+            sa.insert(schema.audit_events).values(
+                sequence=sequence,
+                time_us=time_us,
+                action=event.action.value,
+                outcome=event.outcome.value,
+                actor=event.actor,
+                subject=event.subject,
+                user_id=event.user_id,
+                client_ip=event.client_ip,
+                request_id=event.request_id,
+                details=json.dumps(dict(event.details), ensure_ascii=True, sort_keys=True),
+                hash=hashed,
+            )
+        )
+        await self.connection.execute(sa.update(head).values(hash=hashed))
 
     async def log_end(self) -> int:
         """Read the log's end inside this transaction."""

@@ -47,6 +47,10 @@ users: Final = sa.Table(
     sa.Column("password_hash", _String(512), nullable=False),
     # A session is live only while its epoch equals its user's.
     sa.Column("session_epoch", sa.BigInteger, nullable=False),
+    # A trust token of a user's is good only while its epoch equals its user's: it moves with password and address.
+    sa.Column("token_epoch", sa.BigInteger, nullable=False, server_default="1"),
+    # Where in the log the roles changed last: session ids that were made before are due to be rotated.
+    sa.Column("privilege_revision", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("user_name", _String(64), nullable=False),
     sa.Column("name", _String(128), nullable=False),
     sa.Column("last_name", _String(128), nullable=False),
@@ -81,6 +85,8 @@ sessions: Final = sa.Table(
     sa.Column("revoked_us", sa.BigInteger),
     # The bridge that reported use last; at first the one that logged in.
     sa.Column("used_by", sa.String(32), nullable=False),
+    # The log's end when the session id was made.
+    sa.Column("id_revision", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("ix_sessions_used_by_last_seen_us", "used_by", "last_seen_us"),
     sa.Index("ix_sessions_user_id_created_us", "user_id", "created_us"),
     sa.Index("ix_sessions_expires_us", "expires_us"),
@@ -142,4 +148,97 @@ bridge_secrets: Final = sa.Table(
     sa.Column("bridge_id", sa.ForeignKey("bridges.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("expires_us", sa.BigInteger),
+)
+
+# Public parts of issued tokens: the token's text is nowhere, and a jti redeems nothing without the signature.
+trust_tokens: Final = sa.Table(
+    "trust_tokens",
+    metadata,
+    sa.Column("jti", _String(32), primary_key=True),
+    sa.Column("purpose", _String(64), nullable=False),
+    sa.Column("audience", _String(128), nullable=False),
+    # Absent: an invitation, or issued for an address that nobody has.
+    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE")),
+    # The address that it was issued to, and its canonical form.
+    sa.Column("email", _String(254), nullable=False),
+    sa.Column("canonical_email", _String(254), nullable=False),
+    sa.Column("token_epoch", sa.BigInteger, nullable=False),
+    sa.Column("key_id", _String(64), nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("bridge_id", _String(32), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Column("spent_us", sa.BigInteger),
+    # Superseded, revoked, or never good: issued for an address that nobody has.
+    sa.Column("void_us", sa.BigInteger),
+    sa.Index("ix_trust_tokens_user_id_purpose", "user_id", "purpose"),
+    sa.Index("ix_trust_tokens_canonical_email_purpose", "canonical_email", "purpose"),
+    sa.Index("ix_trust_tokens_expires_us", "expires_us"),
+)
+
+signing_keys: Final = sa.Table(
+    "signing_keys",
+    metadata,
+    # PASERK id, `k4.pid.…`.
+    sa.Column("key_id", _String(64), primary_key=True),
+    sa.Column("public_key", sa.LargeBinary(32), nullable=False),
+    # PASERK `k4.secret-wrap.pie.…`; empty when destroyed.
+    sa.Column("wrapped_key", _String(512), nullable=False),
+    sa.Column("state", _String(16), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("activated_us", sa.BigInteger),
+    sa.Column("retired_us", sa.BigInteger),
+    # When a retired key stops verifying.
+    sa.Column("expires_us", sa.BigInteger),
+)
+
+# One row, updated first by whoever appends: events become visible in their order. It outlives rows that went by age.
+audit_head: Final = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("only_row", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False),
+    # Rows up to here are gone by age; the hash is that of the last of them.
+    sa.Column("pruned_through", sa.BigInteger, nullable=False),
+    sa.Column("pruned_hash", sa.LargeBinary(32), nullable=False),
+)
+
+audit_events: Final = sa.Table(
+    "audit_events",
+    metadata,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+    sa.Column("action", _String(64), nullable=False),
+    sa.Column("outcome", _String(16), nullable=False),
+    sa.Column("actor", _String(64), nullable=False),
+    sa.Column("subject", _String(64), nullable=False),
+    sa.Column("user_id", _String(32), nullable=False),
+    sa.Column("client_ip", _String(45), nullable=False),
+    sa.Column("request_id", _String(64), nullable=False),
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False),
+    sa.Index("ix_audit_events_user_id_sequence", "user_id", "sequence"),
+)
+
+# Mail to be sent. It holds no token: the token's text is made again from its row when it is sent.
+outbox: Final = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", _String(32), primary_key=True),
+    # Name of the template, for example a purpose.
+    sa.Column("template", _String(64), nullable=False),
+    sa.Column("recipient", _String(254), nullable=False),
+    sa.Column("locale", _String(35), nullable=False),
+    # The token whose link the mail carries, if any.
+    sa.Column("jti", _String(32)),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    # Not before; nobody sends it before that, be it a retry or because another replica is at it.
+    sa.Column("due_us", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("done_us", sa.BigInteger),
+    # `sent`, `failed` or `expired` when done; empty before.
+    sa.Column("outcome", _String(16), nullable=False),
+    sa.Index("ix_outbox_due_us", "due_us"),
+    sa.Index("ix_outbox_done_us", "done_us"),
 )

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/admin.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\"\xc0\x01\n\x06\x42ridge\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06scopes\x18\x03 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clive_secrets\x18\x06 \x01(\x05\"I\n\x13\x43reateBridgeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06scopes\x18\x02 \x03(\x0e\x32\x14.trustlayer.v1.Scope\"M\n\x14\x43reateBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x14\n\x12ListBridgesRequest\"=\n\x13ListBridgesResponse\x12&\n\x07\x62ridges\x18\x01 \x03(\x0b\x32\x15.trustlayer.v1.Bridge\"Z\n\x19RotateBridgeSecretRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x1aRotateBridgeSecretResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"(\n\x13RevokeBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\"(\n\x14RevokeBridgeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"E\n\x17RotateSigningKeyRequest\x12*\n\x07overlap\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x18RotateSigningKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"~\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x17ListSigningKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.SigningKey\"\x15\n\x13ListWatchersRequest\"\xc9\x01\n\x07Watcher\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tconnected\x18\x07 \x01(\x08\"\x87\x01\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64oubted\x18\x04 \x01(\x08\x12\x15\n\rwatcher_count\x18\x05 \x01(\x05\x12(\n\x08watchers\x18\x06 \x03(\x0b\x32\x16.trustlayer.v1.Watcher\"R\n\x14ListWatchersResponse\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.trustlayer.v1.Replica\x12\x10\n\x08revision\x18\x02 \x01(\x03\"?\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"]\n\x17ListAuditEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc2\x06\n\x0c\x41\x64minService\x12]\n\x0c\x43reateBridge\x12\".trustlayer.v1.CreateBridgeRequest\x1a#.trustlayer.v1.CreateBridgeResponse\"\x04\xa8\xca\x18\x05\x12]\n\x0bListBridges\x12!.trustlayer.v1.ListBridgesRequest\x1a\".trustlayer.v1.ListBridgesResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x12RotateBridgeSecret\x12(.trustlayer.v1.RotateBridgeSecretRequest\x1a).trustlayer.v1.RotateBridgeSecretResponse\"\x04\xa8\xca\x18\x05\x12`\n\x0cRevokeBridge\x12\".trustlayer.v1.RevokeBridgeRequest\x1a#.trustlayer.v1.RevokeBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12i\n\x10RotateSigningKey\x12&.trustlayer.v1.RotateSigningKeyRequest\x1a\'.trustlayer.v1.RotateSigningKeyResponse\"\x04\xa8\xca\x18\x05\x12i\n\x0fListSigningKeys\x12%.trustlayer.v1.ListSigningKeysRequest\x1a&.trustlayer.v1.ListSigningKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12`\n\x0cListWatchers\x12\".trustlayer.v1.ListWatchersRequest\x1a#.trustlayer.v1.ListWatchersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12i\n\x0fListAuditEvents\x12%.trustlayer.v1.ListAuditEventsRequest\x1a&.trustlayer.v1.ListAuditEventsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/admin.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\"\xc0\x01\n\x06\x42ridge\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06scopes\x18\x03 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clive_secrets\x18\x06 \x01(\x05\"I\n\x13\x43reateBridgeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06scopes\x18\x02 \x03(\x0e\x32\x14.trustlayer.v1.Scope\"M\n\x14\x43reateBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x14\n\x12ListBridgesRequest\"=\n\x13ListBridgesResponse\x12&\n\x07\x62ridges\x18\x01 \x03(\x0b\x32\x15.trustlayer.v1.Bridge\"Z\n\x19RotateBridgeSecretRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x1aRotateBridgeSecretResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"(\n\x13RevokeBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\"(\n\x14RevokeBridgeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"E\n\x17RotateSigningKeyRequest\x12*\n\x07overlap\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x18RotateSigningKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"\xf2\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.trustlayer.v1.SigningKeyState\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x06 \x01(\t\"B\n\x17ListSigningKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.SigningKey\"*\n\x18\x44\x65stroySigningKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65stroySigningKeyResponse\"\x15\n\x13ListWatchersRequest\"\xc9\x01\n\x07Watcher\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tconnected\x18\x07 \x01(\x08\"\x87\x01\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64oubted\x18\x04 \x01(\x08\x12\x15\n\rwatcher_count\x18\x05 \x01(\x05\x12(\n\x08watchers\x18\x06 \x03(\x0b\x32\x16.trustlayer.v1.Watcher\"R\n\x14ListWatchersResponse\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.trustlayer.v1.Replica\x12\x10\n\x08revision\x18\x02 \x01(\x03\"P\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\xf9\x01\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07user_id\x18\x07 \x01(\t\x12\x11\n\tclient_ip\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12(\n\x07\x64\x65tails\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04hash\x18\x0b \x01(\x0c\"]\n\x17ListAuditEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xae\x01\n\x0fSigningKeyState\x12!\n\x1dSIGNING_KEY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_KEY_STATE_NEXT\x10\x01\x12\x1c\n\x18SIGNING_KEY_STATE_ACTIVE\x10\x02\x12\x1d\n\x19SIGNING_KEY_STATE_RETIRED\x10\x03\x12\x1f\n\x1bSIGNING_KEY_STATE_DESTROYED\x10\x04\x32\xb3\x07\n\x0c\x41\x64minService\x12]\n\x0c\x43reateBridge\x12\".trustlayer.v1.CreateBridgeRequest\x1a#.trustlayer.v1.CreateBridgeResponse\"\x04\xa8\xca\x18\x05\x12]\n\x0bListBridges\x12!.trustlayer.v1.ListBridgesRequest\x1a\".trustlayer.v1.ListBridgesResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x12RotateBridgeSecret\x12(.trustlayer.v1.RotateBridgeSecretRequest\x1a).trustlayer.v1.RotateBridgeSecretResponse\"\x04\xa8\xca\x18\x05\x12`\n\x0cRevokeBridge\x12\".trustlayer.v1.RevokeBridgeRequest\x1a#.trustlayer.v1.RevokeBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12i\n\x10RotateSigningKey\x12&.trustlayer.v1.RotateSigningKeyRequest\x1a\'.trustlayer.v1.RotateSigningKeyResponse\"\x04\xa8\xca\x18\x05\x12i\n\x0fListSigningKeys\x12%.trustlayer.v1.ListSigningKeysRequest\x1a&.trustlayer.v1.ListSigningKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x11\x44\x65stroySigningKey\x12\'.trustlayer.v1.DestroySigningKeyRequest\x1a(.trustlayer.v1.DestroySigningKeyResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12`\n\x0cListWatchers\x12\".trustlayer.v1.ListWatchersRequest\x1a#.trustlayer.v1.ListWatchersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12i\n\x0fListAuditEvents\x12%.trustlayer.v1.ListAuditEventsRequest\x1a&.trustlayer.v1.ListAuditEventsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,52 +47,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['RotateSigningKey']._serialized_options = b'\250\312\030\005'
   _globals['_ADMINSERVICE'].methods_by_name['ListSigningKeys']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListSigningKeys']._serialized_options = b'\220\002\001\250\312\030\005'
+  _globals['_ADMINSERVICE'].methods_by_name['DestroySigningKey']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['DestroySigningKey']._serialized_options = b'\220\002\002\250\312\030\005'
   _globals['_ADMINSERVICE'].methods_by_name['ListWatchers']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListWatchers']._serialized_options = b'\220\002\001\250\312\030\005'
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\250\312\030\005'
-  _globals['_BRIDGE']._serialized_start=139
-  _globals['_BRIDGE']._serialized_end=331
-  _globals['_CREATEBRIDGEREQUEST']._serialized_start=333
-  _globals['_CREATEBRIDGEREQUEST']._serialized_end=406
-  _globals['_CREATEBRIDGERESPONSE']._serialized_start=408
-  _globals['_CREATEBRIDGERESPONSE']._serialized_end=485
-  _globals['_LISTBRIDGESREQUEST']._serialized_start=487
-  _globals['_LISTBRIDGESREQUEST']._serialized_end=507
-  _globals['_LISTBRIDGESRESPONSE']._serialized_start=509
-  _globals['_LISTBRIDGESRESPONSE']._serialized_end=570
-  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_start=572
-  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_end=662
-  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_start=664
-  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_end=747
-  _globals['_REVOKEBRIDGEREQUEST']._serialized_start=749
-  _globals['_REVOKEBRIDGEREQUEST']._serialized_end=789
-  _globals['_REVOKEBRIDGERESPONSE']._serialized_start=791
-  _globals['_REVOKEBRIDGERESPONSE']._serialized_end=831
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=833
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=902
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=904
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=946
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=948
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=972
-  _globals['_SIGNINGKEY']._serialized_start=974
-  _globals['_SIGNINGKEY']._serialized_end=1100
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=1102
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=1168
-  _globals['_LISTWATCHERSREQUEST']._serialized_start=1170
-  _globals['_LISTWATCHERSREQUEST']._serialized_end=1191
-  _globals['_WATCHER']._serialized_start=1194
-  _globals['_WATCHER']._serialized_end=1395
-  _globals['_REPLICA']._serialized_start=1398
-  _globals['_REPLICA']._serialized_end=1533
-  _globals['_LISTWATCHERSRESPONSE']._serialized_start=1535
-  _globals['_LISTWATCHERSRESPONSE']._serialized_end=1617
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1619
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1682
-  _globals['_AUDITEVENT']._serialized_start=1684
-  _globals['_AUDITEVENT']._serialized_end=1789
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1791
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1884
-  _globals['_ADMINSERVICE']._serialized_start=1887
-  _globals['_ADMINSERVICE']._serialized_end=2721
+  _globals['_SIGNINGKEYSTATE']._serialized_start=2269
+  _globals['_SIGNINGKEYSTATE']._serialized_end=2443
+  _globals['_BRIDGE']._serialized_start=169
+  _globals['_BRIDGE']._serialized_end=361
+  _globals['_CREATEBRIDGEREQUEST']._serialized_start=363
+  _globals['_CREATEBRIDGEREQUEST']._serialized_end=436
+  _globals['_CREATEBRIDGERESPONSE']._serialized_start=438
+  _globals['_CREATEBRIDGERESPONSE']._serialized_end=515
+  _globals['_LISTBRIDGESREQUEST']._serialized_start=517
+  _globals['_LISTBRIDGESREQUEST']._serialized_end=537
+  _globals['_LISTBRIDGESRESPONSE']._serialized_start=539
+  _globals['_LISTBRIDGESRESPONSE']._serialized_end=600
+  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_start=602
+  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_end=692
+  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_start=694
+  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_end=777
+  _globals['_REVOKEBRIDGEREQUEST']._serialized_start=779
+  _globals['_REVOKEBRIDGEREQUEST']._serialized_end=819
+  _globals['_REVOKEBRIDGERESPONSE']._serialized_start=821
+  _globals['_REVOKEBRIDGERESPONSE']._serialized_end=861
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=863
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=932
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=934
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=976
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=978
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=1002
+  _globals['_SIGNINGKEY']._serialized_start=1005
+  _globals['_SIGNINGKEY']._serialized_end=1247
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=1249
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=1315
+  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_start=1317
+  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_end=1359
+  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_start=1361
+  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_end=1388
+  _globals['_LISTWATCHERSREQUEST']._serialized_start=1390
+  _globals['_LISTWATCHERSREQUEST']._serialized_end=1411
+  _globals['_WATCHER']._serialized_start=1414
+  _globals['_WATCHER']._serialized_end=1615
+  _globals['_REPLICA']._serialized_start=1618
+  _globals['_REPLICA']._serialized_end=1753
+  _globals['_LISTWATCHERSRESPONSE']._serialized_start=1755
+  _globals['_LISTWATCHERSRESPONSE']._serialized_end=1837
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1839
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1919
+  _globals['_AUDITEVENT']._serialized_start=1922
+  _globals['_AUDITEVENT']._serialized_end=2171
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2173
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2266
+  _globals['_ADMINSERVICE']._serialized_start=2446
+  _globals['_ADMINSERVICE']._serialized_end=3393
 # @@protoc_insertion_point(module_scope)

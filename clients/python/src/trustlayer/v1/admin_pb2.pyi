@@ -7,8 +7,10 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trustlayer.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SigningKeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SigningKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SigningKeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNING_KEY_STATE_UNSPECIFIED: _SigningKeyState.ValueType  # 0
+    """Never sent."""
+    SIGNING_KEY_STATE_NEXT: _SigningKeyState.ValueType  # 1
+    """Published, and signs after the next rotation."""
+    SIGNING_KEY_STATE_ACTIVE: _SigningKeyState.ValueType  # 2
+    """Signs."""
+    SIGNING_KEY_STATE_RETIRED: _SigningKeyState.ValueType  # 3
+    """Verifies until its expire_time."""
+    SIGNING_KEY_STATE_DESTROYED: _SigningKeyState.ValueType  # 4
+    """Verifies nothing; its private part is erased."""
+
+class SigningKeyState(_SigningKeyState, metaclass=_SigningKeyStateEnumTypeWrapper):
+    """What a signing key is used for."""
+
+SIGNING_KEY_STATE_UNSPECIFIED: SigningKeyState.ValueType  # 0
+"""Never sent."""
+SIGNING_KEY_STATE_NEXT: SigningKeyState.ValueType  # 1
+"""Published, and signs after the next rotation."""
+SIGNING_KEY_STATE_ACTIVE: SigningKeyState.ValueType  # 2
+"""Signs."""
+SIGNING_KEY_STATE_RETIRED: SigningKeyState.ValueType  # 3
+"""Verifies until its expire_time."""
+SIGNING_KEY_STATE_DESTROYED: SigningKeyState.ValueType  # 4
+"""Verifies nothing; its private part is erased."""
+Global___SigningKeyState: _TypeAlias = SigningKeyState  # noqa: Y015
 
 @_typing.final
 class Bridge(_message.Message):
@@ -275,7 +309,7 @@ class RotateSigningKeyRequest(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
-        """How long tokens signed with the key before stay good."""
+        """How long tokens signed with the key before stay good: 0 to 90 days."""
 
     def __init__(
         self,
@@ -298,7 +332,7 @@ class RotateSigningKeyResponse(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """PASERK id of the new key."""
+    """PASERK id (`k4.pid.…`) of the key that signs from now on."""
     def __init__(
         self,
         *,
@@ -331,22 +365,33 @@ Global___ListSigningKeysRequest: _TypeAlias = ListSigningKeysRequest  # noqa: Y0
 
 @_typing.final
 class SigningKey(_message.Message):
-    """A key that signs or signed trust tokens."""
+    """A key that signs, signed or will sign trust tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """PASERK id."""
+    """PASERK id, `k4.pid.…`"""
+    state: Global___SigningKeyState.ValueType
+    """What it is used for."""
+    public_key: _builtins.str
+    """PASERK `k4.public.…`"""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
     @_builtins.property
     def retire_time(self) -> _timestamp_pb2.Timestamp:
-        """Absent while it is active."""
+        """Absent before it is retired."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent before it is retired: when it stops verifying."""
 
     def __init__(
         self,
@@ -354,10 +399,13 @@ class SigningKey(_message.Message):
         key_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         retire_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___SigningKeyState.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        public_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_id", b"key_id", "retire_time", b"retire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "public_key", b"public_key", "retire_time", b"retire_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +434,45 @@ class ListSigningKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSigningKeysResponse: _TypeAlias = ListSigningKeysResponse  # noqa: Y015
+
+@_typing.final
+class DestroySigningKeyRequest(_message.Message):
+    """See AdminService.DestroySigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Required: PASERK id."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroySigningKeyRequest: _TypeAlias = DestroySigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class DestroySigningKeyResponse(_message.Message):
+    """See AdminService.DestroySigningKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroySigningKeyResponse: _TypeAlias = DestroySigningKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListWatchersRequest(_message.Message):
@@ -538,19 +625,23 @@ class ListAuditEventsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 50."""
     page_token: _builtins.str
     """From the answer before, or empty to start."""
+    user_id: _builtins.str
+    """Only events that concern this user; empty: of all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,23 +649,50 @@ Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y0
 
 @_typing.final
 class AuditEvent(_message.Message):
-    """One security event."""
+    """One security event. It never holds a secret, a session id or a token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_IP_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position in the audit log."""
+    """Position in the audit log, without gaps."""
     action: _builtins.str
-    """What happened, for example `session.revoked`."""
+    """What happened, for example `session.revoke`."""
+    outcome: _builtins.str
+    """`success` or `refused`."""
+    actor: _builtins.str
+    """Who did it: `bridge:` and a bridge id, `operator` on the command line,
+    `system` by itself.
+    """
     subject: _builtins.str
-    """The user or bridge that it concerns."""
+    """Whom or what it concerns: a user id, a session handle, a bridge id, a
+    signing key's id. Empty when nobody is known by the name that was given.
+    """
+    user_id: _builtins.str
+    """The user whom it concerns, if any."""
+    client_ip: _builtins.str
+    """Where the request came from, if the caller said so."""
+    request_id: _builtins.str
+    """The request id that errors and logs carry."""
+    hash: _builtins.bytes
+    """SHA-256 over the event and the hash of the event before."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When it happened, by the clock of the replica that wrote it."""
+
+    @_builtins.property
+    def details(self) -> _struct_pb2.Struct:
+        """More of it, by keys that do not depend on users' input."""
 
     def __init__(
         self,
@@ -582,11 +700,18 @@ class AuditEvent(_message.Message):
         sequence: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         action: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        actor: _builtins.str = ...,
         subject: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        client_ip: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        details: _struct_pb2.Struct | None = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "sequence", b"sequence", "subject", b"subject", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "client_ip", b"client_ip", "details", b"details", "hash", b"hash", "outcome", b"outcome", "request_id", b"request_id", "sequence", b"sequence", "subject", b"subject", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

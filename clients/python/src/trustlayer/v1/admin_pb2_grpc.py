@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.FromString,
                 _registered_method=True)
+        self.DestroySigningKey = channel.unary_unary(
+                '/trustlayer.v1.AdminService/DestroySigningKey',
+                request_serializer=trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListWatchers = channel.unary_unary(
                 '/trustlayer.v1.AdminService/ListWatchers',
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.ListWatchersRequest.SerializeToString,
@@ -126,10 +131,12 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateSigningKey(self, request, context):
-        """Makes the next signing key and retires the active one after the overlap.
+        """Makes the next signing key the active one, retires the active one, and
+        makes another next one. Tokens of the retired key stay good for the
+        overlap. The first call makes an active and a next key.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, SIGNING_NOT_CONFIGURED.
         Idempotency: not idempotent; each call makes a key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -137,11 +144,22 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSigningKeys(self, request, context):
-        """Lists signing keys, without private parts.
+        """Lists signing keys, without private parts, newest first.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: none of its own.
         Idempotency: no side effects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroySigningKey(self, request, context):
+        """Destroys a retired signing key at once: tokens that it signed are void.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, SIGNING_KEY_NOT_FOUND, SIGNING_KEY_IN_USE.
+        Idempotency: idempotent; a destroyed key stays listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +181,7 @@ class AdminServiceServicer:
         """Lists audit events, newest first, a page at a time.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD.
         Idempotency: no side effects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -202,6 +220,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSigningKeys,
                     request_deserializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.SerializeToString,
+            ),
+            'DestroySigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroySigningKey,
+                    request_deserializer=trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyResponse.SerializeToString,
             ),
             'ListWatchers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWatchers,
@@ -377,6 +400,33 @@ class AdminService:
             '/trustlayer.v1.AdminService/ListSigningKeys',
             trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysRequest.SerializeToString,
             trustlayer_dot_v1_dot_admin__pb2.ListSigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroySigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.AdminService/DestroySigningKey',
+            trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyRequest.SerializeToString,
+            trustlayer_dot_v1_dot_admin__pb2.DestroySigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,18 +62,27 @@ class AdminServiceStub:
     Idempotency: idempotent.
     """
     RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.RotateSigningKeyResponse]
-    """Makes the next signing key and retires the active one after the overlap.
+    """Makes the next signing key the active one, retires the active one, and
+    makes another next one. Tokens of the retired key stay good for the
+    overlap. The first call makes an active and a next key.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, SIGNING_NOT_CONFIGURED.
     Idempotency: not idempotent; each call makes a key.
     """
     ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSigningKeysRequest, _admin_pb2.ListSigningKeysResponse]
-    """Lists signing keys, without private parts.
+    """Lists signing keys, without private parts, newest first.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: none of its own.
     Idempotency: no side effects.
+    """
+    DestroySigningKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DestroySigningKeyRequest, _admin_pb2.DestroySigningKeyResponse]
+    """Destroys a retired signing key at once: tokens that it signed are void.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, SIGNING_KEY_NOT_FOUND, SIGNING_KEY_IN_USE.
+    Idempotency: idempotent; a destroyed key stays listed.
     """
     ListWatchers: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListWatchersRequest, _admin_pb2.ListWatchersResponse]
     """Lists the replicas of Flowless and the sidecars that watch them, as each
@@ -87,7 +96,7 @@ class AdminServiceStub:
     """Lists audit events, newest first, a page at a time.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD.
     Idempotency: no side effects.
     """
 
@@ -125,18 +134,27 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Idempotency: idempotent.
     """
     RotateSigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateSigningKeyRequest, _admin_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
-    """Makes the next signing key and retires the active one after the overlap.
+    """Makes the next signing key the active one, retires the active one, and
+    makes another next one. Tokens of the retired key stay good for the
+    overlap. The first call makes an active and a next key.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, SIGNING_NOT_CONFIGURED.
     Idempotency: not idempotent; each call makes a key.
     """
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSigningKeysRequest, _admin_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
-    """Lists signing keys, without private parts.
+    """Lists signing keys, without private parts, newest first.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: none of its own.
     Idempotency: no side effects.
+    """
+    DestroySigningKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.DestroySigningKeyRequest, _admin_pb2.DestroySigningKeyResponse]  # type: ignore[assignment]
+    """Destroys a retired signing key at once: tokens that it signed are void.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, SIGNING_KEY_NOT_FOUND, SIGNING_KEY_IN_USE.
+    Idempotency: idempotent; a destroyed key stays listed.
     """
     ListWatchers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListWatchersRequest, _admin_pb2.ListWatchersResponse]  # type: ignore[assignment]
     """Lists the replicas of Flowless and the sidecars that watch them, as each
@@ -150,7 +168,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists audit events, newest first, a page at a time.
 
     Scope: SCOPE_ADMIN.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD.
     Idempotency: no side effects.
     """
 
@@ -215,10 +233,12 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RotateSigningKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RotateSigningKeyResponse, _abc.Awaitable[_admin_pb2.RotateSigningKeyResponse]]:
-        """Makes the next signing key and retires the active one after the overlap.
+        """Makes the next signing key the active one, retires the active one, and
+        makes another next one. Tokens of the retired key stay good for the
+        overlap. The first call makes an active and a next key.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, SIGNING_NOT_CONFIGURED.
         Idempotency: not idempotent; each call makes a key.
         """
 
@@ -228,11 +248,24 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListSigningKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListSigningKeysResponse, _abc.Awaitable[_admin_pb2.ListSigningKeysResponse]]:
-        """Lists signing keys, without private parts.
+        """Lists signing keys, without private parts, newest first.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: none of its own.
         Idempotency: no side effects.
+        """
+
+    @_abc_1.abstractmethod
+    def DestroySigningKey(
+        self,
+        request: _admin_pb2.DestroySigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DestroySigningKeyResponse, _abc.Awaitable[_admin_pb2.DestroySigningKeyResponse]]:
+        """Destroys a retired signing key at once: tokens that it signed are void.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, SIGNING_KEY_NOT_FOUND, SIGNING_KEY_IN_USE.
+        Idempotency: idempotent; a destroyed key stays listed.
         """
 
     @_abc_1.abstractmethod
@@ -258,7 +291,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists audit events, newest first, a page at a time.
 
         Scope: SCOPE_ADMIN.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD.
         Idempotency: no side effects.
         """
 

@@ -93,6 +93,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED with RetryInfo. Too many watch streams or relayed calls."""
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 28
     """NOT_FOUND. A health check names a service that is not served here."""
+    ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 29
+    """RESOURCE_EXHAUSTED with RetryInfo. Too many attempts on this account, from
+    this address or by this bridge.
+    """
+    ERROR_REASON_TRUST_TOKEN_REFUSED: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED. The trust token is malformed, expired, spent, void, for
+    another purpose or audience, or signed with a key that verifies nothing;
+    never says which.
+    """
+    ERROR_REASON_SIGNING_NOT_CONFIGURED: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. Trust tokens need signing keys, and this deployment
+    has none: an operator makes them.
+    """
+    ERROR_REASON_SIGNING_KEY_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND. No such signing key."""
+    ERROR_REASON_SIGNING_KEY_IN_USE: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION. The signing key is active or next and is not destroyed
+    before it is retired.
+    """
+    ERROR_REASON_MAIL_NOT_CONFIGURED: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION. Mail is asked for, and this deployment has no mail
+    server or no link for the purpose.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A denial is not an error: see DenialReason."""
@@ -165,4 +188,27 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED with RetryInfo. Too many watch streams or relayed calls."""
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 28
 """NOT_FOUND. A health check names a service that is not served here."""
+ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 29
+"""RESOURCE_EXHAUSTED with RetryInfo. Too many attempts on this account, from
+this address or by this bridge.
+"""
+ERROR_REASON_TRUST_TOKEN_REFUSED: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED. The trust token is malformed, expired, spent, void, for
+another purpose or audience, or signed with a key that verifies nothing;
+never says which.
+"""
+ERROR_REASON_SIGNING_NOT_CONFIGURED: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. Trust tokens need signing keys, and this deployment
+has none: an operator makes them.
+"""
+ERROR_REASON_SIGNING_KEY_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND. No such signing key."""
+ERROR_REASON_SIGNING_KEY_IN_USE: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION. The signing key is active or next and is not destroyed
+before it is retired.
+"""
+ERROR_REASON_MAIL_NOT_CONFIGURED: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION. Mail is asked for, and this deployment has no mail
+server or no link for the purpose.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,13 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
+from trustlayer.v1 import trust_token_pb2 as trustlayer_dot_v1_dot_trust__token__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrustlayer/v1/identity.proto\x12\rtrustlayer.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xed\x01\n\x13RegisterUserRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x11\n\tuser_name\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05phone\x18\x06 \x01(\t\x12\x13\n\x0bpicture_url\x18\x07 \x01(\t\x12\x11\n\tuser_type\x18\x08 \x01(\t\x12\x0e\n\x06locale\x18\t \x01(\t\x12\r\n\x05roles\x18\n \x03(\t\x12+\n\nattributes\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\"9\n\x14RegisterUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"4\n\x0fGetUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"\"\n\x11LookUpUserRequest\x12\r\n\x05login\x18\x01 \x01(\t\"7\n\x12LookUpUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListUsersResponse\x12\"\n\x05users\x18\x01 \x03(\x0b\x32\x13.trustlayer.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.trustlayer.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x12UpdateUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\x12\x10\n\x08revision\x18\x02 \x01(\x03\"%\n\x12\x44isableUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\'\n\x13\x44isableUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"$\n\x11\x45nableUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"&\n\x12\x45nableUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"$\n\x11\x44\x65leteUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"&\n\x12\x44\x65leteUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"o\n\x15\x43hangePasswordRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x18\n\x10\x63urrent_password\x18\x02 \x01(\t\x12\x14\n\x0cnew_password\x18\x03 \x01(\t\x12\x15\n\rexcept_handle\x18\x04 \x01(\t\"*\n\x16\x43hangePasswordResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32\xd0\x06\n\x0fIdentityService\x12]\n\x0cRegisterUser\x12\".trustlayer.v1.RegisterUserRequest\x1a#.trustlayer.v1.RegisterUserResponse\"\x04\xa8\xca\x18\x02\x12Q\n\x07GetUser\x12\x1d.trustlayer.v1.GetUserRequest\x1a\x1e.trustlayer.v1.GetUserResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12Z\n\nLookUpUser\x12 .trustlayer.v1.LookUpUserRequest\x1a!.trustlayer.v1.LookUpUserResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12W\n\tListUsers\x12\x1f.trustlayer.v1.ListUsersRequest\x1a .trustlayer.v1.ListUsersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12Z\n\nUpdateUser\x12 .trustlayer.v1.UpdateUserRequest\x1a!.trustlayer.v1.UpdateUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12]\n\x0b\x44isableUser\x12!.trustlayer.v1.DisableUserRequest\x1a\".trustlayer.v1.DisableUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12Z\n\nEnableUser\x12 .trustlayer.v1.EnableUserRequest\x1a!.trustlayer.v1.EnableUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12Z\n\nDeleteUser\x12 .trustlayer.v1.DeleteUserRequest\x1a!.trustlayer.v1.DeleteUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12\x63\n\x0e\x43hangePassword\x12$.trustlayer.v1.ChangePasswordRequest\x1a%.trustlayer.v1.ChangePasswordResponse\"\x04\xa8\xca\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrustlayer/v1/identity.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x1ftrustlayer/v1/trust_token.proto\x1a\x19trustlayer/v1/types.proto\"\xed\x01\n\x13RegisterUserRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x11\n\tuser_name\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05phone\x18\x06 \x01(\t\x12\x13\n\x0bpicture_url\x18\x07 \x01(\t\x12\x11\n\tuser_type\x18\x08 \x01(\t\x12\x0e\n\x06locale\x18\t \x01(\t\x12\r\n\x05roles\x18\n \x03(\t\x12+\n\nattributes\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\"9\n\x14RegisterUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"4\n\x0fGetUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"\"\n\x11LookUpUserRequest\x12\r\n\x05login\x18\x01 \x01(\t\"7\n\x12LookUpUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListUsersResponse\x12\"\n\x05users\x18\x01 \x03(\x0b\x32\x13.trustlayer.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.trustlayer.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x12UpdateUserResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\x12\x10\n\x08revision\x18\x02 \x01(\x03\"%\n\x12\x44isableUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\'\n\x13\x44isableUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"$\n\x11\x45nableUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"&\n\x12\x45nableUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"$\n\x11\x44\x65leteUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"&\n\x12\x44\x65leteUserResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x9c\x01\n\x15\x43hangePasswordRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x18\n\x10\x63urrent_password\x18\x02 \x01(\t\x12\x14\n\x0cnew_password\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12.\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\">\n\x16\x43hangePasswordResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x12\n\nsession_id\x18\x02 \x01(\t\"}\n\x14ResetPasswordRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x14\n\x0cnew_password\x18\x03 \x01(\t\x12.\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\":\n\x15ResetPasswordResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xe4\x01\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\x12\x11\n\tuser_name\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tlast_name\x18\x06 \x01(\t\x12\r\n\x05phone\x18\x07 \x01(\t\x12\x13\n\x0bpicture_url\x18\x08 \x01(\t\x12\x0e\n\x06locale\x18\t \x01(\t\x12.\n\x07\x63ontext\x18\n \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"=\n\x18\x41\x63\x63\x65ptInvitationResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\"\xfb\x01\n\x17StartEmailChangeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tnew_email\x18\x02 \x01(\t\x12\x18\n\x10\x63urrent_password\x18\x03 \x01(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x08\x64\x65livery\x18\x06 \x01(\x0e\x32!.trustlayer.v1.TrustTokenDelivery\x12.\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"Z\n\x18StartEmailChangeResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\x19\x43onfirmEmailChangeRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"Q\n\x1a\x43onfirmEmailChangeResponse\x12!\n\x04user\x18\x01 \x01(\x0b\x32\x13.trustlayer.v1.User\x12\x10\n\x08revision\x18\x02 \x01(\x03\"@\n\x12ImportUsersRequest\x12*\n\x05users\x18\x01 \x03(\x0b\x32\x1b.trustlayer.v1.ImportedUser\"\xa5\x02\n\x0cImportedUser\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x16\n\x0e\x65mail_verified\x18\x03 \x01(\x08\x12\x15\n\rpassword_hash\x18\x04 \x01(\t\x12\x11\n\tuser_name\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x11\n\tlast_name\x18\x07 \x01(\t\x12\r\n\x05phone\x18\x08 \x01(\t\x12\x13\n\x0bpicture_url\x18\t \x01(\t\x12\x11\n\tuser_type\x18\n \x01(\t\x12\x0e\n\x06locale\x18\x0b \x01(\t\x12\r\n\x05roles\x18\x0c \x03(\t\x12+\n\nattributes\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08\x64isabled\x18\x0e \x01(\x08\"i\n\x13ImportUsersResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05\x12\x0f\n\x07present\x18\x02 \x01(\x05\x12\x32\n\nrejections\x18\x03 \x03(\x0b\x32\x1e.trustlayer.v1.ImportRejection\"1\n\x0fImportRejection\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xdc\n\n\x0fIdentityService\x12]\n\x0cRegisterUser\x12\".trustlayer.v1.RegisterUserRequest\x1a#.trustlayer.v1.RegisterUserResponse\"\x04\xa8\xca\x18\x02\x12Q\n\x07GetUser\x12\x1d.trustlayer.v1.GetUserRequest\x1a\x1e.trustlayer.v1.GetUserResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12Z\n\nLookUpUser\x12 .trustlayer.v1.LookUpUserRequest\x1a!.trustlayer.v1.LookUpUserResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12W\n\tListUsers\x12\x1f.trustlayer.v1.ListUsersRequest\x1a .trustlayer.v1.ListUsersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x02\x12Z\n\nUpdateUser\x12 .trustlayer.v1.UpdateUserRequest\x1a!.trustlayer.v1.UpdateUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12]\n\x0b\x44isableUser\x12!.trustlayer.v1.DisableUserRequest\x1a\".trustlayer.v1.DisableUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12Z\n\nEnableUser\x12 .trustlayer.v1.EnableUserRequest\x1a!.trustlayer.v1.EnableUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12Z\n\nDeleteUser\x12 .trustlayer.v1.DeleteUserRequest\x1a!.trustlayer.v1.DeleteUserResponse\"\x07\x90\x02\x02\xa8\xca\x18\x02\x12\x63\n\x0e\x43hangePassword\x12$.trustlayer.v1.ChangePasswordRequest\x1a%.trustlayer.v1.ChangePasswordResponse\"\x04\xa8\xca\x18\x02\x12`\n\rResetPassword\x12#.trustlayer.v1.ResetPasswordRequest\x1a$.trustlayer.v1.ResetPasswordResponse\"\x04\xa8\xca\x18\x02\x12i\n\x10\x41\x63\x63\x65ptInvitation\x12&.trustlayer.v1.AcceptInvitationRequest\x1a\'.trustlayer.v1.AcceptInvitationResponse\"\x04\xa8\xca\x18\x02\x12i\n\x10StartEmailChange\x12&.trustlayer.v1.StartEmailChangeRequest\x1a\'.trustlayer.v1.StartEmailChangeResponse\"\x04\xa8\xca\x18\x02\x12o\n\x12\x43onfirmEmailChange\x12(.trustlayer.v1.ConfirmEmailChangeRequest\x1a).trustlayer.v1.ConfirmEmailChangeResponse\"\x04\xa8\xca\x18\x02\x12\x61\n\x0bImportUsers\x12!.trustlayer.v1.ImportUsersRequest\x1a\".trustlayer.v1.ImportUsersResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,42 +56,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYSERVICE'].methods_by_name['DeleteUser']._serialized_options = b'\220\002\002\250\312\030\002'
   _globals['_IDENTITYSERVICE'].methods_by_name['ChangePassword']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ChangePassword']._serialized_options = b'\250\312\030\002'
-  _globals['_REGISTERUSERREQUEST']._serialized_start=168
-  _globals['_REGISTERUSERREQUEST']._serialized_end=405
-  _globals['_REGISTERUSERRESPONSE']._serialized_start=407
-  _globals['_REGISTERUSERRESPONSE']._serialized_end=464
-  _globals['_GETUSERREQUEST']._serialized_start=466
-  _globals['_GETUSERREQUEST']._serialized_end=499
-  _globals['_GETUSERRESPONSE']._serialized_start=501
-  _globals['_GETUSERRESPONSE']._serialized_end=553
-  _globals['_LOOKUPUSERREQUEST']._serialized_start=555
-  _globals['_LOOKUPUSERREQUEST']._serialized_end=589
-  _globals['_LOOKUPUSERRESPONSE']._serialized_start=591
-  _globals['_LOOKUPUSERRESPONSE']._serialized_end=646
-  _globals['_LISTUSERSREQUEST']._serialized_start=648
-  _globals['_LISTUSERSREQUEST']._serialized_end=705
-  _globals['_LISTUSERSRESPONSE']._serialized_start=707
-  _globals['_LISTUSERSRESPONSE']._serialized_end=787
-  _globals['_UPDATEUSERREQUEST']._serialized_start=789
-  _globals['_UPDATEUSERREQUEST']._serialized_end=909
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=911
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=984
-  _globals['_DISABLEUSERREQUEST']._serialized_start=986
-  _globals['_DISABLEUSERREQUEST']._serialized_end=1023
-  _globals['_DISABLEUSERRESPONSE']._serialized_start=1025
-  _globals['_DISABLEUSERRESPONSE']._serialized_end=1064
-  _globals['_ENABLEUSERREQUEST']._serialized_start=1066
-  _globals['_ENABLEUSERREQUEST']._serialized_end=1102
-  _globals['_ENABLEUSERRESPONSE']._serialized_start=1104
-  _globals['_ENABLEUSERRESPONSE']._serialized_end=1142
-  _globals['_DELETEUSERREQUEST']._serialized_start=1144
-  _globals['_DELETEUSERREQUEST']._serialized_end=1180
-  _globals['_DELETEUSERRESPONSE']._serialized_start=1182
-  _globals['_DELETEUSERRESPONSE']._serialized_end=1220
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=1222
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=1333
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=1335
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=1377
-  _globals['_IDENTITYSERVICE']._serialized_start=1380
-  _globals['_IDENTITYSERVICE']._serialized_end=2228
+  _globals['_IDENTITYSERVICE'].methods_by_name['ResetPassword']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ResetPassword']._serialized_options = b'\250\312\030\002'
+  _globals['_IDENTITYSERVICE'].methods_by_name['AcceptInvitation']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['AcceptInvitation']._serialized_options = b'\250\312\030\002'
+  _globals['_IDENTITYSERVICE'].methods_by_name['StartEmailChange']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['StartEmailChange']._serialized_options = b'\250\312\030\002'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ConfirmEmailChange']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ConfirmEmailChange']._serialized_options = b'\250\312\030\002'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ImportUsers']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ImportUsers']._serialized_options = b'\220\002\002\250\312\030\005'
+  _globals['_REGISTERUSERREQUEST']._serialized_start=266
+  _globals['_REGISTERUSERREQUEST']._serialized_end=503
+  _globals['_REGISTERUSERRESPONSE']._serialized_start=505
+  _globals['_REGISTERUSERRESPONSE']._serialized_end=562
+  _globals['_GETUSERREQUEST']._serialized_start=564
+  _globals['_GETUSERREQUEST']._serialized_end=597
+  _globals['_GETUSERRESPONSE']._serialized_start=599
+  _globals['_GETUSERRESPONSE']._serialized_end=651
+  _globals['_LOOKUPUSERREQUEST']._serialized_start=653
+  _globals['_LOOKUPUSERREQUEST']._serialized_end=687
+  _globals['_LOOKUPUSERRESPONSE']._serialized_start=689
+  _globals['_LOOKUPUSERRESPONSE']._serialized_end=744
+  _globals['_LISTUSERSREQUEST']._serialized_start=746
+  _globals['_LISTUSERSREQUEST']._serialized_end=803
+  _globals['_LISTUSERSRESPONSE']._serialized_start=805
+  _globals['_LISTUSERSRESPONSE']._serialized_end=885
+  _globals['_UPDATEUSERREQUEST']._serialized_start=887
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1007
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1009
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1082
+  _globals['_DISABLEUSERREQUEST']._serialized_start=1084
+  _globals['_DISABLEUSERREQUEST']._serialized_end=1121
+  _globals['_DISABLEUSERRESPONSE']._serialized_start=1123
+  _globals['_DISABLEUSERRESPONSE']._serialized_end=1162
+  _globals['_ENABLEUSERREQUEST']._serialized_start=1164
+  _globals['_ENABLEUSERREQUEST']._serialized_end=1200
+  _globals['_ENABLEUSERRESPONSE']._serialized_start=1202
+  _globals['_ENABLEUSERRESPONSE']._serialized_end=1240
+  _globals['_DELETEUSERREQUEST']._serialized_start=1242
+  _globals['_DELETEUSERREQUEST']._serialized_end=1278
+  _globals['_DELETEUSERRESPONSE']._serialized_start=1280
+  _globals['_DELETEUSERRESPONSE']._serialized_end=1318
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=1321
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=1477
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=1479
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=1541
+  _globals['_RESETPASSWORDREQUEST']._serialized_start=1543
+  _globals['_RESETPASSWORDREQUEST']._serialized_end=1668
+  _globals['_RESETPASSWORDRESPONSE']._serialized_start=1670
+  _globals['_RESETPASSWORDRESPONSE']._serialized_end=1728
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=1731
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=1959
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=1961
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=2022
+  _globals['_STARTEMAILCHANGEREQUEST']._serialized_start=2025
+  _globals['_STARTEMAILCHANGEREQUEST']._serialized_end=2276
+  _globals['_STARTEMAILCHANGERESPONSE']._serialized_start=2278
+  _globals['_STARTEMAILCHANGERESPONSE']._serialized_end=2368
+  _globals['_CONFIRMEMAILCHANGEREQUEST']._serialized_start=2370
+  _globals['_CONFIRMEMAILCHANGEREQUEST']._serialized_end=2478
+  _globals['_CONFIRMEMAILCHANGERESPONSE']._serialized_start=2480
+  _globals['_CONFIRMEMAILCHANGERESPONSE']._serialized_end=2561
+  _globals['_IMPORTUSERSREQUEST']._serialized_start=2563
+  _globals['_IMPORTUSERSREQUEST']._serialized_end=2627
+  _globals['_IMPORTEDUSER']._serialized_start=2630
+  _globals['_IMPORTEDUSER']._serialized_end=2923
+  _globals['_IMPORTUSERSRESPONSE']._serialized_start=2925
+  _globals['_IMPORTUSERSRESPONSE']._serialized_end=3030
+  _globals['_IMPORTREJECTION']._serialized_start=3032
+  _globals['_IMPORTREJECTION']._serialized_end=3081
+  _globals['_IDENTITYSERVICE']._serialized_start=3084
+  _globals['_IDENTITYSERVICE']._serialized_end=4456
 # @@protoc_insertion_point(module_scope)

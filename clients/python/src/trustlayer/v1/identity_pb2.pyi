@@ -5,10 +5,13 @@ Users: who can log in, and what a session's payload says of them."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from trustlayer.v1 import trust_token_pb2 as _trust_token_pb2
 from trustlayer.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -41,7 +44,10 @@ class RegisterUserRequest(_message.Message):
     email: _builtins.str
     """Required. At most 254 bytes."""
     password: _builtins.str
-    """Required. 12 to 256 characters after Unicode normalisation (NFKC)."""
+    """12 to 256 characters after Unicode normalisation (NFKC), or as the
+    deployment sets it, and none that is common or made of the user's own
+    words. Empty: a user without a password, who logs in by trust tokens.
+    """
     user_name: _builtins.str
     """Optional: 3 to 64 letters, digits, `.`, `_`, `-`; compared without case."""
     name: _builtins.str
@@ -462,26 +468,32 @@ class ChangePasswordRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
-    EXCEPT_HANDLE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Required."""
     current_password: _builtins.str
     """Required."""
     new_password: _builtins.str
-    """Required. 12 to 256 characters after NFKC."""
-    except_handle: _builtins.str
-    """Optional: the handle of the session that stays."""
+    """Required. As in RegisterUserRequest."""
+    session_id: _builtins.str
+    """Optional: the id of the user's session that stays. It gets a new id."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         current_password: _builtins.str = ...,
         new_password: _builtins.str = ...,
-        except_handle: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "except_handle", b"except_handle", "new_password", b"new_password", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "current_password", b"current_password", "new_password", b"new_password", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,17 +506,472 @@ class ChangePasswordResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revocation's position in the log; for Validate.min_revision."""
+    session_id: _builtins.str
+    """The new id of the session that stays; empty when none was named, or when
+    the one named was not an active session of this user.
+    """
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangePasswordResponse: _TypeAlias = ChangePasswordResponse  # noqa: Y015
+
+@_typing.final
+class ResetPasswordRequest(_message.Message):
+    """See IdentityService.ResetPassword."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Required. At most 4,096 bytes."""
+    audience: _builtins.str
+    """Required: must equal the audience at issue."""
+    new_password: _builtins.str
+    """Required. As in RegisterUserRequest."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        new_password: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "new_password", b"new_password", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
+
+@_typing.final
+class ResetPasswordResponse(_message.Message):
+    """See IdentityService.ResetPassword."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose password it is."""
     revision: _builtins.int
     """The revocation's position in the log; for Validate.min_revision."""
     def __init__(
         self,
         *,
+        user_id: _builtins.str = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ChangePasswordResponse: _TypeAlias = ChangePasswordResponse  # noqa: Y015
+Global___ResetPasswordResponse: _TypeAlias = ResetPasswordResponse  # noqa: Y015
+
+@_typing.final
+class AcceptInvitationRequest(_message.Message):
+    """See IdentityService.AcceptInvitation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    USER_NAME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    PICTURE_URL_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Required. At most 4,096 bytes."""
+    audience: _builtins.str
+    """Required: must equal the audience at issue."""
+    password: _builtins.str
+    """As in RegisterUserRequest."""
+    user_name: _builtins.str
+    """As in RegisterUserRequest."""
+    name: _builtins.str
+    """At most 128 characters."""
+    last_name: _builtins.str
+    """At most 128 characters."""
+    phone: _builtins.str
+    """At most 32 characters."""
+    picture_url: _builtins.str
+    """https URL, at most 2,048 bytes."""
+    locale: _builtins.str
+    """BCP 47 language tag, at most 35 characters."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        password: _builtins.str = ...,
+        user_name: _builtins.str = ...,
+        name: _builtins.str = ...,
+        last_name: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        picture_url: _builtins.str = ...,
+        locale: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "last_name", b"last_name", "locale", b"locale", "name", b"name", "password", b"password", "phone", b"phone", "picture_url", b"picture_url", "token", b"token", "user_name", b"user_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptInvitationRequest: _TypeAlias = AcceptInvitationRequest  # noqa: Y015
+
+@_typing.final
+class AcceptInvitationResponse(_message.Message):
+    """See IdentityService.AcceptInvitation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> _types_pb2.User:
+        """The new user."""
+
+    def __init__(
+        self,
+        *,
+        user: _types_pb2.User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptInvitationResponse: _TypeAlias = AcceptInvitationResponse  # noqa: Y015
+
+@_typing.final
+class StartEmailChangeRequest(_message.Message):
+    """See IdentityService.StartEmailChange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NEW_EMAIL_FIELD_NUMBER: _builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Required."""
+    new_email: _builtins.str
+    """Required. At most 254 bytes."""
+    current_password: _builtins.str
+    """The user's password. Empty only for a user who has none."""
+    audience: _builtins.str
+    """Required: who will redeem the token. At most 128 characters."""
+    delivery: _trust_token_pb2.TrustTokenDelivery.ValueType
+    """Who sends the token."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """Required: 1 second to 7 days."""
+
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        new_email: _builtins.str = ...,
+        current_password: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+        delivery: _trust_token_pb2.TrustTokenDelivery.ValueType = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "current_password", b"current_password", "delivery", b"delivery", "lifetime", b"lifetime", "new_email", b"new_email", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartEmailChangeRequest: _TypeAlias = StartEmailChangeRequest  # noqa: Y015
+
+@_typing.final
+class StartEmailChangeResponse(_message.Message):
+    """See IdentityService.StartEmailChange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """`v4.public.…`; empty when Flowless sends it."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it can no longer be redeemed."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartEmailChangeResponse: _TypeAlias = StartEmailChangeResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmEmailChangeRequest(_message.Message):
+    """See IdentityService.ConfirmEmailChange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Required. At most 4,096 bytes."""
+    audience: _builtins.str
+    """Required: must equal the audience at issue."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmEmailChangeRequest: _TypeAlias = ConfirmEmailChangeRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmEmailChangeResponse(_message.Message):
+    """See IdentityService.ConfirmEmailChange."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The change's position in the revocation log; for Validate.min_revision."""
+    @_builtins.property
+    def user(self) -> _types_pb2.User:
+        """The user with the new address."""
+
+    def __init__(
+        self,
+        *,
+        user: _types_pb2.User | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmEmailChangeResponse: _TypeAlias = ConfirmEmailChangeResponse  # noqa: Y015
+
+@_typing.final
+class ImportUsersRequest(_message.Message):
+    """See IdentityService.ImportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedUser]:
+        """Required: 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[Global___ImportedUser] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportUsersRequest: _TypeAlias = ImportUsersRequest  # noqa: Y015
+
+@_typing.final
+class ImportedUser(_message.Message):
+    """One user of another system."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
+    PASSWORD_HASH_FIELD_NUMBER: _builtins.int
+    USER_NAME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    PICTURE_URL_FIELD_NUMBER: _builtins.int
+    USER_TYPE_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Required: names the record in the answer, for example its line. Rises from
+    record to record.
+    """
+    email: _builtins.str
+    """Required. At most 254 bytes."""
+    email_verified: _builtins.bool
+    """Whether the other system has proven the address."""
+    password_hash: _builtins.str
+    """A PHC string of Argon2, bcrypt (also as `$2a$`, `$2b$`, `$2y$`), scrypt or
+    PBKDF2, at most 512 bytes; empty: a user without a password. Replaced by
+    Argon2id at the first login.
+    """
+    user_name: _builtins.str
+    """As in RegisterUserRequest."""
+    name: _builtins.str
+    """At most 128 characters."""
+    last_name: _builtins.str
+    """At most 128 characters."""
+    phone: _builtins.str
+    """At most 32 characters."""
+    picture_url: _builtins.str
+    """https URL, at most 2,048 bytes."""
+    user_type: _builtins.str
+    """At most 64 characters."""
+    locale: _builtins.str
+    """BCP 47 language tag, at most 35 characters."""
+    disabled: _builtins.bool
+    """Whether the user may not log in."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 64 roles of 1 to 64 characters each."""
+
+    @_builtins.property
+    def attributes(self) -> _struct_pb2.Struct:
+        """At most 4,096 bytes as JSON, objects and lists at most 16 deep."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        email: _builtins.str = ...,
+        email_verified: _builtins.bool = ...,
+        password_hash: _builtins.str = ...,
+        user_name: _builtins.str = ...,
+        name: _builtins.str = ...,
+        last_name: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        picture_url: _builtins.str = ...,
+        user_type: _builtins.str = ...,
+        locale: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        attributes: _struct_pb2.Struct | None = ...,
+        disabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "disabled", b"disabled", "email", b"email", "email_verified", b"email_verified", "last_name", b"last_name", "locale", b"locale", "name", b"name", "number", b"number", "password_hash", b"password_hash", "phone", b"phone", "picture_url", b"picture_url", "roles", b"roles", "user_name", b"user_name", "user_type", b"user_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedUser: _TypeAlias = ImportedUser  # noqa: Y015
+
+@_typing.final
+class ImportUsersResponse(_message.Message):
+    """See IdentityService.ImportUsers. One for each request, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    added: _builtins.int
+    """Records of the request that were added."""
+    present: _builtins.int
+    """Records whose e-mail address is here already."""
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportRejection]:
+        """Records that were refused."""
+
+    def __init__(
+        self,
+        *,
+        added: _builtins.int = ...,
+        present: _builtins.int = ...,
+        rejections: _abc.Iterable[Global___ImportRejection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "present", b"present", "rejections", b"rejections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
+
+@_typing.final
+class ImportRejection(_message.Message):
+    """Why a record was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The record's number."""
+    reason: _builtins.str
+    """For people: what is wrong. It never holds a hash or an address."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportRejection: _TypeAlias = ImportRejection  # noqa: Y015

@@ -82,6 +82,31 @@ class IdentityServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
                 _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/trustlayer.v1.IdentityService/ResetPassword',
+                request_serializer=trustlayer_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_identity__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.AcceptInvitation = channel.unary_unary(
+                '/trustlayer.v1.IdentityService/AcceptInvitation',
+                request_serializer=trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationResponse.FromString,
+                _registered_method=True)
+        self.StartEmailChange = channel.unary_unary(
+                '/trustlayer.v1.IdentityService/StartEmailChange',
+                request_serializer=trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.ConfirmEmailChange = channel.unary_unary(
+                '/trustlayer.v1.IdentityService/ConfirmEmailChange',
+                request_serializer=trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.ImportUsers = channel.stream_stream(
+                '/trustlayer.v1.IdentityService/ImportUsers',
+                request_serializer=trustlayer_dot_v1_dot_identity__pb2.ImportUsersRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_identity__pb2.ImportUsersResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -91,7 +116,7 @@ class IdentityServiceServicer:
     """
 
     def RegisterUser(self, request, context):
-        """Creates a user with a password.
+        """Creates a user, usually with a password.
 
         Scope: SCOPE_IDENTITY.
         Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED.
@@ -168,7 +193,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Erases the user and all of the user's sessions.
+        """Erases the user with all sessions and trust tokens. The audit log keeps
+        what happened, by user id.
 
         Scope: SCOPE_IDENTITY.
         Errors: INVALID_FIELD.
@@ -180,11 +206,87 @@ class IdentityServiceServicer:
 
     def ChangePassword(self, request, context):
         """Replaces the password after checking the current one, and revokes all of
-        the user's sessions but the one named.
+        the user's sessions but the one named, which gets a new id. Trust tokens
+        that were issued to the user before are void.
 
         Scope: SCOPE_IDENTITY.
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS.
         Idempotency: not idempotent; a repeat answers LOGIN_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Spends a trust token of the purpose `password_reset`, sets the password
+        and revokes all of the user's sessions, in one transaction. A password
+        that the policy refuses does not spend the token.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptInvitation(self, request, context):
+        """Spends a trust token of the purpose `invitation` and creates the user
+        whom it invites, in one transaction. The address counts as verified; roles
+        and user type are those that were set when the invitation was issued.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN,
+        HASHING_OVERLOADED, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartEmailChange(self, request, context):
+        """Begins a change of the e-mail address: checks the password and issues a
+        trust token of the purpose `email_change` for the new address. With mail,
+        the token goes to the new address and a notice to the old one; without, the
+        app sends both. Nothing changes before ConfirmEmailChange. An address that
+        another user has looks like success and cannot be confirmed.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+        Idempotency: not idempotent; each call issues a token, and voids the one
+        before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmEmailChange(self, request, context):
+        """Spends a trust token of the purpose `email_change` and changes the
+        address, which then counts as verified, in one transaction. Trust tokens
+        that were issued to the user before are void; with mail, the old address is
+        told.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportUsers(self, request_iterator, context):
+        """Adds users with the password hashes of another system. Each record is
+        answered by its number, in order; one that is refused stops nothing. A
+        user whose e-mail address is here already is left as is, so a run that
+        broke off is simply repeated.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+        Idempotency: idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +339,31 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=trustlayer_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_identity__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=trustlayer_dot_v1_dot_identity__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_identity__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptInvitation,
+                    request_deserializer=trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationResponse.SerializeToString,
+            ),
+            'StartEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartEmailChange,
+                    request_deserializer=trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeResponse.SerializeToString,
+            ),
+            'ConfirmEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmEmailChange,
+                    request_deserializer=trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeResponse.SerializeToString,
+            ),
+            'ImportUsers': grpc.stream_stream_rpc_method_handler(
+                    servicer.ImportUsers,
+                    request_deserializer=trustlayer_dot_v1_dot_identity__pb2.ImportUsersRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_identity__pb2.ImportUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -485,6 +612,141 @@ class IdentityService:
             '/trustlayer.v1.IdentityService/ChangePassword',
             trustlayer_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
             trustlayer_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.IdentityService/ResetPassword',
+            trustlayer_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+            trustlayer_dot_v1_dot_identity__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.IdentityService/AcceptInvitation',
+            trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationRequest.SerializeToString,
+            trustlayer_dot_v1_dot_identity__pb2.AcceptInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.IdentityService/StartEmailChange',
+            trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeRequest.SerializeToString,
+            trustlayer_dot_v1_dot_identity__pb2.StartEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.IdentityService/ConfirmEmailChange',
+            trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeRequest.SerializeToString,
+            trustlayer_dot_v1_dot_identity__pb2.ConfirmEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/trustlayer.v1.IdentityService/ImportUsers',
+            trustlayer_dot_v1_dot_identity__pb2.ImportUsersRequest.SerializeToString,
+            trustlayer_dot_v1_dot_identity__pb2.ImportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

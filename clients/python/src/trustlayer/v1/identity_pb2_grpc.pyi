@@ -37,7 +37,7 @@ class IdentityServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     RegisterUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RegisterUserRequest, _identity_pb2.RegisterUserResponse]
-    """Creates a user with a password.
+    """Creates a user, usually with a password.
 
     Scope: SCOPE_IDENTITY.
     Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED.
@@ -86,7 +86,8 @@ class IdentityServiceStub:
     Idempotency: idempotent.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]
-    """Erases the user and all of the user's sessions.
+    """Erases the user with all sessions and trust tokens. The audit log keeps
+    what happened, by user id.
 
     Scope: SCOPE_IDENTITY.
     Errors: INVALID_FIELD.
@@ -94,11 +95,67 @@ class IdentityServiceStub:
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
     """Replaces the password after checking the current one, and revokes all of
-    the user's sessions but the one named.
+    the user's sessions but the one named, which gets a new id. Trust tokens
+    that were issued to the user before are void.
 
     Scope: SCOPE_IDENTITY.
-    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS.
     Idempotency: not idempotent; a repeat answers LOGIN_REFUSED.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]
+    """Spends a trust token of the purpose `password_reset`, sets the password
+    and revokes all of the user's sessions, in one transaction. A password
+    that the policy refuses does not spend the token.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    AcceptInvitation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AcceptInvitationRequest, _identity_pb2.AcceptInvitationResponse]
+    """Spends a trust token of the purpose `invitation` and creates the user
+    whom it invites, in one transaction. The address counts as verified; roles
+    and user type are those that were set when the invitation was issued.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN,
+    HASHING_OVERLOADED, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    StartEmailChange: _grpc.UnaryUnaryMultiCallable[_identity_pb2.StartEmailChangeRequest, _identity_pb2.StartEmailChangeResponse]
+    """Begins a change of the e-mail address: checks the password and issues a
+    trust token of the purpose `email_change` for the new address. With mail,
+    the token goes to the new address and a notice to the old one; without, the
+    app sends both. Nothing changes before ConfirmEmailChange. An address that
+    another user has looks like success and cannot be confirmed.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+    Idempotency: not idempotent; each call issues a token, and voids the one
+    before.
+    """
+    ConfirmEmailChange: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ConfirmEmailChangeRequest, _identity_pb2.ConfirmEmailChangeResponse]
+    """Spends a trust token of the purpose `email_change` and changes the
+    address, which then counts as verified, in one transaction. Trust tokens
+    that were issued to the user before are void; with mail, the old address is
+    told.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    ImportUsers: _grpc.StreamStreamMultiCallable[_identity_pb2.ImportUsersRequest, _identity_pb2.ImportUsersResponse]
+    """Adds users with the password hashes of another system. Each record is
+    answered by its number, in order; one that is refused stops nothing. A
+    user whose e-mail address is here already is left as is, so a run that
+    broke off is simply repeated.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+    Idempotency: idempotent.
     """
 
 @_typing.type_check_only
@@ -110,7 +167,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterUserRequest, _identity_pb2.RegisterUserResponse]  # type: ignore[assignment]
-    """Creates a user with a password.
+    """Creates a user, usually with a password.
 
     Scope: SCOPE_IDENTITY.
     Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED.
@@ -159,7 +216,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Idempotency: idempotent.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Erases the user and all of the user's sessions.
+    """Erases the user with all sessions and trust tokens. The audit log keeps
+    what happened, by user id.
 
     Scope: SCOPE_IDENTITY.
     Errors: INVALID_FIELD.
@@ -167,11 +225,67 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Replaces the password after checking the current one, and revokes all of
-    the user's sessions but the one named.
+    the user's sessions but the one named, which gets a new id. Trust tokens
+    that were issued to the user before are void.
 
     Scope: SCOPE_IDENTITY.
-    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS.
     Idempotency: not idempotent; a repeat answers LOGIN_REFUSED.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Spends a trust token of the purpose `password_reset`, sets the password
+    and revokes all of the user's sessions, in one transaction. A password
+    that the policy refuses does not spend the token.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    AcceptInvitation: _aio.UnaryUnaryMultiCallable[_identity_pb2.AcceptInvitationRequest, _identity_pb2.AcceptInvitationResponse]  # type: ignore[assignment]
+    """Spends a trust token of the purpose `invitation` and creates the user
+    whom it invites, in one transaction. The address counts as verified; roles
+    and user type are those that were set when the invitation was issued.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN,
+    HASHING_OVERLOADED, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    StartEmailChange: _aio.UnaryUnaryMultiCallable[_identity_pb2.StartEmailChangeRequest, _identity_pb2.StartEmailChangeResponse]  # type: ignore[assignment]
+    """Begins a change of the e-mail address: checks the password and issues a
+    trust token of the purpose `email_change` for the new address. With mail,
+    the token goes to the new address and a notice to the old one; without, the
+    app sends both. Nothing changes before ConfirmEmailChange. An address that
+    another user has looks like success and cannot be confirmed.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+    Idempotency: not idempotent; each call issues a token, and voids the one
+    before.
+    """
+    ConfirmEmailChange: _aio.UnaryUnaryMultiCallable[_identity_pb2.ConfirmEmailChangeRequest, _identity_pb2.ConfirmEmailChangeResponse]  # type: ignore[assignment]
+    """Spends a trust token of the purpose `email_change` and changes the
+    address, which then counts as verified, in one transaction. Trust tokens
+    that were issued to the user before are void; with mail, the old address is
+    told.
+
+    Scope: SCOPE_IDENTITY.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    ImportUsers: _aio.StreamStreamMultiCallable[_identity_pb2.ImportUsersRequest, _identity_pb2.ImportUsersResponse]  # type: ignore[assignment]
+    """Adds users with the password hashes of another system. Each record is
+    answered by its number, in order; one that is refused stops nothing. A
+    user whose e-mail address is here already is left as is, so a run that
+    broke off is simply repeated.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+    Idempotency: idempotent.
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -186,7 +300,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RegisterUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RegisterUserResponse, _abc.Awaitable[_identity_pb2.RegisterUserResponse]]:
-        """Creates a user with a password.
+        """Creates a user, usually with a password.
 
         Scope: SCOPE_IDENTITY.
         Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED.
@@ -277,7 +391,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteUserResponse, _abc.Awaitable[_identity_pb2.DeleteUserResponse]]:
-        """Erases the user and all of the user's sessions.
+        """Erases the user with all sessions and trust tokens. The audit log keeps
+        what happened, by user id.
 
         Scope: SCOPE_IDENTITY.
         Errors: INVALID_FIELD.
@@ -291,11 +406,97 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
         """Replaces the password after checking the current one, and revokes all of
-        the user's sessions but the one named.
+        the user's sessions but the one named, which gets a new id. Trust tokens
+        that were issued to the user before are void.
 
         Scope: SCOPE_IDENTITY.
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS.
         Idempotency: not idempotent; a repeat answers LOGIN_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _identity_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ResetPasswordResponse, _abc.Awaitable[_identity_pb2.ResetPasswordResponse]]:
+        """Spends a trust token of the purpose `password_reset`, sets the password
+        and revokes all of the user's sessions, in one transaction. A password
+        that the policy refuses does not spend the token.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptInvitation(
+        self,
+        request: _identity_pb2.AcceptInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.AcceptInvitationResponse, _abc.Awaitable[_identity_pb2.AcceptInvitationResponse]]:
+        """Spends a trust token of the purpose `invitation` and creates the user
+        whom it invites, in one transaction. The address counts as verified; roles
+        and user type are those that were set when the invitation was issued.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN,
+        HASHING_OVERLOADED, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def StartEmailChange(
+        self,
+        request: _identity_pb2.StartEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.StartEmailChangeResponse, _abc.Awaitable[_identity_pb2.StartEmailChangeResponse]]:
+        """Begins a change of the e-mail address: checks the password and issues a
+        trust token of the purpose `email_change` for the new address. With mail,
+        the token goes to the new address and a notice to the old one; without, the
+        app sends both. Nothing changes before ConfirmEmailChange. An address that
+        another user has looks like success and cannot be confirmed.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+        Idempotency: not idempotent; each call issues a token, and voids the one
+        before.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmEmailChange(
+        self,
+        request: _identity_pb2.ConfirmEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ConfirmEmailChangeResponse, _abc.Awaitable[_identity_pb2.ConfirmEmailChangeResponse]]:
+        """Spends a trust token of the purpose `email_change` and changes the
+        address, which then counts as verified, in one transaction. Trust tokens
+        that were issued to the user before are void; with mail, the old address is
+        told.
+
+        Scope: SCOPE_IDENTITY.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportUsers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_identity_pb2.ImportUsersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_identity_pb2.ImportUsersResponse], _abc.AsyncIterator[_identity_pb2.ImportUsersResponse]]:
+        """Adds users with the password hashes of another system. Each record is
+        answered by its number, in order; one that is refused stops nothing. A
+        user whose e-mail address is here already is left as is, so a run that
+        broke off is simply repeated.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+        Idempotency: idempotent.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

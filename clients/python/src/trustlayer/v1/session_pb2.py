@@ -28,7 +28,7 @@ from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/session.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"t\n\x0cLoginRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\"L\n\rLoginResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\"#\n\rLogoutRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\"\n\x0eLogoutResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"*\n\x14RotateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"f\n\x15RotateSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12\x10\n\x08revision\x18\x03 \x01(\x03\"M\n\x13ListSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xde\x01\n\x0eSessionSummary\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_ip\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trustlayer.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rRevokeBarrier\x12\x0f\n\x07reached\x18\x01 \x01(\x08\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x05\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\"\x80\x01\n\x14RevokeSessionRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x15RevokeSessionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier\"\x9d\x01\n\x19RevokeUserSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rexcept_handle\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier*G\n\nRevokeWait\x12\x1b\n\x17REVOKE_WAIT_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVOKE_WAIT_ALL_SIDECARS\x10\x01\x32\xc7\x04\n\x0eSessionService\x12H\n\x05Login\x12\x1b.trustlayer.v1.LoginRequest\x1a\x1c.trustlayer.v1.LoginResponse\"\x04\xa8\xca\x18\x03\x12N\n\x06Logout\x12\x1c.trustlayer.v1.LogoutRequest\x1a\x1d.trustlayer.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12`\n\rRotateSession\x12#.trustlayer.v1.RotateSessionRequest\x1a$.trustlayer.v1.RotateSessionResponse\"\x04\xa8\xca\x18\x03\x12`\n\x0cListSessions\x12\".trustlayer.v1.ListSessionsRequest\x1a#.trustlayer.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x03\x12\x63\n\rRevokeSession\x12#.trustlayer.v1.RevokeSessionRequest\x1a$.trustlayer.v1.RevokeSessionResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12r\n\x12RevokeUserSessions\x12(.trustlayer.v1.RevokeUserSessionsRequest\x1a).trustlayer.v1.RevokeUserSessionsResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/session.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"t\n\x0cLoginRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\"L\n\rLoginResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\"\x82\x01\n\x1aLoginWithTrustTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\"Z\n\x1bLoginWithTrustTokenResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\"m\n\x15ReauthenticateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"g\n\x16ReauthenticateResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12\x10\n\x08revision\x18\x03 \x01(\x03\"#\n\rLogoutRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\"\n\x0eLogoutResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"*\n\x14RotateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"f\n\x15RotateSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07session\x18\x02 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12\x10\n\x08revision\x18\x03 \x01(\x03\"M\n\x13ListSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xde\x01\n\x0eSessionSummary\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_ip\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trustlayer.v1.SessionSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rRevokeBarrier\x12\x0f\n\x07reached\x18\x01 \x01(\x08\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x05\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\"\x80\x01\n\x14RevokeSessionRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x15RevokeSessionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier\"\x9d\x01\n\x19RevokeUserSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x15\n\rexcept_handle\x18\x02 \x01(\t\x12\'\n\x04wait\x18\x03 \x01(\x0e\x32\x19.trustlayer.v1.RevokeWait\x12/\n\x0cwait_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x07\x62\x61rrier\x18\x02 \x01(\x0b\x32\x1c.trustlayer.v1.RevokeBarrier*G\n\nRevokeWait\x12\x1b\n\x17REVOKE_WAIT_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVOKE_WAIT_ALL_SIDECARS\x10\x01\x32\xa0\x06\n\x0eSessionService\x12H\n\x05Login\x12\x1b.trustlayer.v1.LoginRequest\x1a\x1c.trustlayer.v1.LoginResponse\"\x04\xa8\xca\x18\x03\x12r\n\x13LoginWithTrustToken\x12).trustlayer.v1.LoginWithTrustTokenRequest\x1a*.trustlayer.v1.LoginWithTrustTokenResponse\"\x04\xa8\xca\x18\x03\x12\x63\n\x0eReauthenticate\x12$.trustlayer.v1.ReauthenticateRequest\x1a%.trustlayer.v1.ReauthenticateResponse\"\x04\xa8\xca\x18\x03\x12N\n\x06Logout\x12\x1c.trustlayer.v1.LogoutRequest\x1a\x1d.trustlayer.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12`\n\rRotateSession\x12#.trustlayer.v1.RotateSessionRequest\x1a$.trustlayer.v1.RotateSessionResponse\"\x04\xa8\xca\x18\x03\x12`\n\x0cListSessions\x12\".trustlayer.v1.ListSessionsRequest\x1a#.trustlayer.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x03\x12\x63\n\rRevokeSession\x12#.trustlayer.v1.RevokeSessionRequest\x1a$.trustlayer.v1.RevokeSessionResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x12r\n\x12RevokeUserSessions\x12(.trustlayer.v1.RevokeUserSessionsRequest\x1a).trustlayer.v1.RevokeUserSessionsResponse\"\x07\x90\x02\x02\xa8\xca\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['Login']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['Login']._serialized_options = b'\250\312\030\003'
+  _globals['_SESSIONSERVICE'].methods_by_name['LoginWithTrustToken']._loaded_options = None
+  _globals['_SESSIONSERVICE'].methods_by_name['LoginWithTrustToken']._serialized_options = b'\250\312\030\003'
+  _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._loaded_options = None
+  _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._serialized_options = b'\250\312\030\003'
   _globals['_SESSIONSERVICE'].methods_by_name['Logout']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['Logout']._serialized_options = b'\220\002\002\250\312\030\003'
   _globals['_SESSIONSERVICE'].methods_by_name['RotateSession']._loaded_options = None
@@ -47,36 +51,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\220\002\002\250\312\030\003'
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeUserSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeUserSessions']._serialized_options = b'\220\002\002\250\312\030\003'
-  _globals['_REVOKEWAIT']._serialized_start=1547
-  _globals['_REVOKEWAIT']._serialized_end=1618
+  _globals['_REVOKEWAIT']._serialized_start=1988
+  _globals['_REVOKEWAIT']._serialized_end=2059
   _globals['_LOGINREQUEST']._serialized_start=167
   _globals['_LOGINREQUEST']._serialized_end=283
   _globals['_LOGINRESPONSE']._serialized_start=285
   _globals['_LOGINRESPONSE']._serialized_end=361
-  _globals['_LOGOUTREQUEST']._serialized_start=363
-  _globals['_LOGOUTREQUEST']._serialized_end=398
-  _globals['_LOGOUTRESPONSE']._serialized_start=400
-  _globals['_LOGOUTRESPONSE']._serialized_end=434
-  _globals['_ROTATESESSIONREQUEST']._serialized_start=436
-  _globals['_ROTATESESSIONREQUEST']._serialized_end=478
-  _globals['_ROTATESESSIONRESPONSE']._serialized_start=480
-  _globals['_ROTATESESSIONRESPONSE']._serialized_end=582
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=584
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=661
-  _globals['_SESSIONSUMMARY']._serialized_start=664
-  _globals['_SESSIONSUMMARY']._serialized_end=886
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=888
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=984
-  _globals['_REVOKEBARRIER']._serialized_start=986
-  _globals['_REVOKEBARRIER']._serialized_end=1069
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1072
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=1200
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1202
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1290
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1293
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1450
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1452
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=1545
-  _globals['_SESSIONSERVICE']._serialized_start=1621
-  _globals['_SESSIONSERVICE']._serialized_end=2204
+  _globals['_LOGINWITHTRUSTTOKENREQUEST']._serialized_start=364
+  _globals['_LOGINWITHTRUSTTOKENREQUEST']._serialized_end=494
+  _globals['_LOGINWITHTRUSTTOKENRESPONSE']._serialized_start=496
+  _globals['_LOGINWITHTRUSTTOKENRESPONSE']._serialized_end=586
+  _globals['_REAUTHENTICATEREQUEST']._serialized_start=588
+  _globals['_REAUTHENTICATEREQUEST']._serialized_end=697
+  _globals['_REAUTHENTICATERESPONSE']._serialized_start=699
+  _globals['_REAUTHENTICATERESPONSE']._serialized_end=802
+  _globals['_LOGOUTREQUEST']._serialized_start=804
+  _globals['_LOGOUTREQUEST']._serialized_end=839
+  _globals['_LOGOUTRESPONSE']._serialized_start=841
+  _globals['_LOGOUTRESPONSE']._serialized_end=875
+  _globals['_ROTATESESSIONREQUEST']._serialized_start=877
+  _globals['_ROTATESESSIONREQUEST']._serialized_end=919
+  _globals['_ROTATESESSIONRESPONSE']._serialized_start=921
+  _globals['_ROTATESESSIONRESPONSE']._serialized_end=1023
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1025
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1102
+  _globals['_SESSIONSUMMARY']._serialized_start=1105
+  _globals['_SESSIONSUMMARY']._serialized_end=1327
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1329
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1425
+  _globals['_REVOKEBARRIER']._serialized_start=1427
+  _globals['_REVOKEBARRIER']._serialized_end=1510
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1513
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1641
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1643
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1731
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1734
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1891
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1893
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=1986
+  _globals['_SESSIONSERVICE']._serialized_start=2062
+  _globals['_SESSIONSERVICE']._serialized_end=2862
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,134 @@ class LoginResponse(_message.Message):
 Global___LoginResponse: _TypeAlias = LoginResponse  # noqa: Y015
 
 @_typing.final
+class LoginWithTrustTokenRequest(_message.Message):
+    """See SessionService.LoginWithTrustToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    DEVICE_NAME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Required. At most 4,096 bytes."""
+    audience: _builtins.str
+    """Required: must equal the audience at issue."""
+    device_name: _builtins.str
+    """As in LoginRequest."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip. What is absent here cannot be checked later."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+        device_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "device_name", b"device_name", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginWithTrustTokenRequest: _TypeAlias = LoginWithTrustTokenRequest  # noqa: Y015
+
+@_typing.final
+class LoginWithTrustTokenResponse(_message.Message):
+    """See SessionService.LoginWithTrustToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """`sess_…`: give it to the browser and keep it nowhere else."""
+    @_builtins.property
+    def session(self) -> _types_pb2.Session:
+        """The session, as a validation would show it."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        session: _types_pb2.Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginWithTrustTokenResponse: _TypeAlias = LoginWithTrustTokenResponse  # noqa: Y015
+
+@_typing.final
+class ReauthenticateRequest(_message.Message):
+    """See SessionService.Reauthenticate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required."""
+    password: _builtins.str
+    """Required. At most 256 characters."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Required with client_ip: where the attempt comes from."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        password: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "password", b"password", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReauthenticateRequest: _TypeAlias = ReauthenticateRequest  # noqa: Y015
+
+@_typing.final
+class ReauthenticateResponse(_message.Message):
+    """See SessionService.Reauthenticate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The new session id."""
+    revision: _builtins.int
+    """Position of the old id's revocation in the log."""
+    @_builtins.property
+    def session(self) -> _types_pb2.Session:
+        """The session; the handle is as before."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        session: _types_pb2.Session | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReauthenticateResponse: _TypeAlias = ReauthenticateResponse  # noqa: Y015
+
+@_typing.final
 class LogoutRequest(_message.Message):
     """See SessionService.Logout."""
 

@@ -42,6 +42,16 @@ class SessionServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_session__pb2.LoginRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_session__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.LoginWithTrustToken = channel.unary_unary(
+                '/trustlayer.v1.SessionService/LoginWithTrustToken',
+                request_serializer=trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenResponse.FromString,
+                _registered_method=True)
+        self.Reauthenticate = channel.unary_unary(
+                '/trustlayer.v1.SessionService/Reauthenticate',
+                request_serializer=trustlayer_dot_v1_dot_session__pb2.ReauthenticateRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_session__pb2.ReauthenticateResponse.FromString,
+                _registered_method=True)
         self.Logout = channel.unary_unary(
                 '/trustlayer.v1.SessionService/Logout',
                 request_serializer=trustlayer_dot_v1_dot_session__pb2.LogoutRequest.SerializeToString,
@@ -76,11 +86,39 @@ class SessionServiceServicer:
     """
 
     def Login(self, request, context):
-        """Checks a password and creates a session bound to the request context.
+        """Checks a password and creates a session bound to the request context. A
+        user who has as many sessions as the deployment allows loses the oldest.
 
         Scope: SCOPE_SESSIONS.
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS.
         Idempotency: not idempotent; each call creates a session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoginWithTrustToken(self, request, context):
+        """Spends a trust token of the purpose `magic_link` and creates a session,
+        in one transaction. The address that the token was for counts as verified.
+
+        Scope: SCOPE_SESSIONS.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reauthenticate(self, request, context):
+        """Checks the password of an active session's user again: the session gets a
+        new id and a new authenticate_time. The old id is UNKNOWN from then on.
+
+        Scope: SCOPE_SESSIONS.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, SESSION_NOT_ACTIVE,
+        HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
+        Idempotency: not idempotent; a repeat answers SESSION_NOT_ACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +190,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=trustlayer_dot_v1_dot_session__pb2.LoginRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_session__pb2.LoginResponse.SerializeToString,
             ),
+            'LoginWithTrustToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoginWithTrustToken,
+                    request_deserializer=trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenResponse.SerializeToString,
+            ),
+            'Reauthenticate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reauthenticate,
+                    request_deserializer=trustlayer_dot_v1_dot_session__pb2.ReauthenticateRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_session__pb2.ReauthenticateResponse.SerializeToString,
+            ),
             'Logout': grpc.unary_unary_rpc_method_handler(
                     servicer.Logout,
                     request_deserializer=trustlayer_dot_v1_dot_session__pb2.LogoutRequest.FromString,
@@ -208,6 +256,60 @@ class SessionService:
             '/trustlayer.v1.SessionService/Login',
             trustlayer_dot_v1_dot_session__pb2.LoginRequest.SerializeToString,
             trustlayer_dot_v1_dot_session__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoginWithTrustToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.SessionService/LoginWithTrustToken',
+            trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenRequest.SerializeToString,
+            trustlayer_dot_v1_dot_session__pb2.LoginWithTrustTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reauthenticate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.SessionService/Reauthenticate',
+            trustlayer_dot_v1_dot_session__pb2.ReauthenticateRequest.SerializeToString,
+            trustlayer_dot_v1_dot_session__pb2.ReauthenticateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,11 +37,31 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_session_pb2.LoginRequest, _session_pb2.LoginResponse]
-    """Checks a password and creates a session bound to the request context.
+    """Checks a password and creates a session bound to the request context. A
+    user who has as many sessions as the deployment allows loses the oldest.
 
     Scope: SCOPE_SESSIONS.
-    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS.
     Idempotency: not idempotent; each call creates a session.
+    """
+    LoginWithTrustToken: _grpc.UnaryUnaryMultiCallable[_session_pb2.LoginWithTrustTokenRequest, _session_pb2.LoginWithTrustTokenResponse]
+    """Spends a trust token of the purpose `magic_link` and creates a session,
+    in one transaction. The address that the token was for counts as verified.
+
+    Scope: SCOPE_SESSIONS.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    Reauthenticate: _grpc.UnaryUnaryMultiCallable[_session_pb2.ReauthenticateRequest, _session_pb2.ReauthenticateResponse]
+    """Checks the password of an active session's user again: the session gets a
+    new id and a new authenticate_time. The old id is UNKNOWN from then on.
+
+    Scope: SCOPE_SESSIONS.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, SESSION_NOT_ACTIVE,
+    HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
+    Idempotency: not idempotent; a repeat answers SESSION_NOT_ACTIVE.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_session_pb2.LogoutRequest, _session_pb2.LogoutResponse]
     """Revokes the session that this session id names.
@@ -91,11 +111,31 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_session_pb2.LoginRequest, _session_pb2.LoginResponse]  # type: ignore[assignment]
-    """Checks a password and creates a session bound to the request context.
+    """Checks a password and creates a session bound to the request context. A
+    user who has as many sessions as the deployment allows loses the oldest.
 
     Scope: SCOPE_SESSIONS.
-    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+    TOO_MANY_ATTEMPTS.
     Idempotency: not idempotent; each call creates a session.
+    """
+    LoginWithTrustToken: _aio.UnaryUnaryMultiCallable[_session_pb2.LoginWithTrustTokenRequest, _session_pb2.LoginWithTrustTokenResponse]  # type: ignore[assignment]
+    """Spends a trust token of the purpose `magic_link` and creates a session,
+    in one transaction. The address that the token was for counts as verified.
+
+    Scope: SCOPE_SESSIONS.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
+    Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+    """
+    Reauthenticate: _aio.UnaryUnaryMultiCallable[_session_pb2.ReauthenticateRequest, _session_pb2.ReauthenticateResponse]  # type: ignore[assignment]
+    """Checks the password of an active session's user again: the session gets a
+    new id and a new authenticate_time. The old id is UNKNOWN from then on.
+
+    Scope: SCOPE_SESSIONS.
+    Errors: INVALID_FIELD, LOGIN_REFUSED, SESSION_NOT_ACTIVE,
+    HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
+    Idempotency: not idempotent; a repeat answers SESSION_NOT_ACTIVE.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_session_pb2.LogoutRequest, _session_pb2.LogoutResponse]  # type: ignore[assignment]
     """Revokes the session that this session id names.
@@ -148,11 +188,43 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.LoginResponse, _abc.Awaitable[_session_pb2.LoginResponse]]:
-        """Checks a password and creates a session bound to the request context.
+        """Checks a password and creates a session bound to the request context. A
+        user who has as many sessions as the deployment allows loses the oldest.
 
         Scope: SCOPE_SESSIONS.
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED,
+        TOO_MANY_ATTEMPTS.
         Idempotency: not idempotent; each call creates a session.
+        """
+
+    @_abc_1.abstractmethod
+    def LoginWithTrustToken(
+        self,
+        request: _session_pb2.LoginWithTrustTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.LoginWithTrustTokenResponse, _abc.Awaitable[_session_pb2.LoginWithTrustTokenResponse]]:
+        """Spends a trust token of the purpose `magic_link` and creates a session,
+        in one transaction. The address that the token was for counts as verified.
+
+        Scope: SCOPE_SESSIONS.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
+        Idempotency: not idempotent; a repeat answers TRUST_TOKEN_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def Reauthenticate(
+        self,
+        request: _session_pb2.ReauthenticateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ReauthenticateResponse, _abc.Awaitable[_session_pb2.ReauthenticateResponse]]:
+        """Checks the password of an active session's user again: the session gets a
+        new id and a new authenticate_time. The old id is UNKNOWN from then on.
+
+        Scope: SCOPE_SESSIONS.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, SESSION_NOT_ACTIVE,
+        HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
+        Idempotency: not idempotent; a repeat answers SESSION_NOT_ACTIVE.
         """
 
     @_abc_1.abstractmethod

@@ -7,8 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from trustlayer.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +23,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TrustTokenDelivery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrustTokenDeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrustTokenDelivery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUST_TOKEN_DELIVERY_UNSPECIFIED: _TrustTokenDelivery.ValueType  # 0
+    """The caller: the answer carries the token."""
+    TRUST_TOKEN_DELIVERY_MAIL: _TrustTokenDelivery.ValueType  # 1
+    """Flowless, by mail with the link that is configured for the purpose: the
+    answer carries no token.
+    """
+
+class TrustTokenDelivery(_TrustTokenDelivery, metaclass=_TrustTokenDeliveryEnumTypeWrapper):
+    """Who sends a token to the person whom it is for."""
+
+TRUST_TOKEN_DELIVERY_UNSPECIFIED: TrustTokenDelivery.ValueType  # 0
+"""The caller: the answer carries the token."""
+TRUST_TOKEN_DELIVERY_MAIL: TrustTokenDelivery.ValueType  # 1
+"""Flowless, by mail with the link that is configured for the purpose: the
+answer carries no token.
+"""
+Global___TrustTokenDelivery: _TypeAlias = TrustTokenDelivery  # noqa: Y015
+
 @_typing.final
 class IssueTrustTokenRequest(_message.Message):
     """See TrustTokenService.IssueTrustToken."""
@@ -30,15 +57,38 @@ class IssueTrustTokenRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
-    """Required, for example `password_reset`. At most 64 characters."""
+    """Required: `email_verify`, `password_reset`, `magic_link`, `invitation`, or
+    one that the deployment adds. `email_change` is issued by StartEmailChange.
+    """
     subject: _builtins.str
-    """Required: an e-mail address or user id. At most 254 bytes."""
+    """Required: whom it concerns. A user id or an e-mail address; an e-mail
+    address for `invitation`. At most 254 bytes.
+    """
     audience: _builtins.str
     """Required: who will redeem it. At most 128 characters."""
+    delivery: Global___TrustTokenDelivery.ValueType
+    """Who sends it."""
+    locale: _builtins.str
+    """BCP 47 language tag of the mail. Empty: the user's locale."""
     @_builtins.property
     def lifetime(self) -> _duration_pb2.Duration:
-        """Required: 1 second to 7 days."""
+        """Required: 1 second to 7 days; 30 days for `invitation`."""
+
+    @_builtins.property
+    def data(self) -> _struct_pb2.Struct:
+        """Kept with the token and handed out when it is redeemed; not in the token.
+        At most 1,024 bytes as JSON. For `invitation` the keys `roles` (list of
+        text) and `user_type` (text) are those of the user to be.
+        """
+
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Optional: where the request comes from; counts for the limits on attempts."""
 
     def __init__(
         self,
@@ -47,10 +97,14 @@ class IssueTrustTokenRequest(_message.Message):
         subject: _builtins.str = ...,
         audience: _builtins.str = ...,
         lifetime: _duration_pb2.Duration | None = ...,
+        delivery: Global___TrustTokenDelivery.ValueType = ...,
+        data: _struct_pb2.Struct | None = ...,
+        locale: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "data", b"data", "lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "lifetime", b"lifetime", "purpose", b"purpose", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "data", b"data", "delivery", b"delivery", "lifetime", b"lifetime", "locale", b"locale", "purpose", b"purpose", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,7 +119,7 @@ class IssueTrustTokenResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """`v4.public.…`"""
+    """`v4.public.…`; empty when Flowless sends it."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it can no longer be redeemed."""
@@ -85,8 +139,8 @@ class IssueTrustTokenResponse(_message.Message):
 Global___IssueTrustTokenResponse: _TypeAlias = IssueTrustTokenResponse  # noqa: Y015
 
 @_typing.final
-class ConsumeTrustTokenRequest(_message.Message):
-    """See TrustTokenService.ConsumeTrustToken."""
+class CheckTrustTokenRequest(_message.Message):
+    """See TrustTokenService.CheckTrustToken."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -112,6 +166,72 @@ class ConsumeTrustTokenRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___CheckTrustTokenRequest: _TypeAlias = CheckTrustTokenRequest  # noqa: Y015
+
+@_typing.final
+class CheckTrustTokenResponse(_message.Message):
+    """See TrustTokenService.CheckTrustToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The address that it was issued to."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it can no longer be redeemed."""
+
+    def __init__(
+        self,
+        *,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckTrustTokenResponse: _TypeAlias = CheckTrustTokenResponse  # noqa: Y015
+
+@_typing.final
+class ConsumeTrustTokenRequest(_message.Message):
+    """See TrustTokenService.ConsumeTrustToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Required. At most 4,096 bytes."""
+    purpose: _builtins.str
+    """Required: must equal the purpose at issue; not one that another RPC
+    redeems.
+    """
+    audience: _builtins.str
+    """Required: must equal the audience at issue."""
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Optional: where the attempt comes from; counts for the limits on attempts."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        context: _types_pb2.RequestContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "context", b"context", "purpose", b"purpose", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___ConsumeTrustTokenRequest: _TypeAlias = ConsumeTrustTokenRequest  # noqa: Y015
 
 @_typing.final
@@ -121,20 +241,79 @@ class ConsumeTrustTokenResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user whom the token concerns."""
+    email: _builtins.str
+    """The address that it was issued to."""
+    revision: _builtins.int
+    """Position in the revocation log when the token changed the user; for
+    Validate.min_revision. Else 0.
+    """
+    @_builtins.property
+    def data(self) -> _struct_pb2.Struct:
+        """What was given at issue."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        email: _builtins.str = ...,
+        data: _struct_pb2.Struct | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "email", b"email", "revision", b"revision", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConsumeTrustTokenResponse: _TypeAlias = ConsumeTrustTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeTrustTokensRequest(_message.Message):
+    """See TrustTokenService.RevokeTrustTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Required: a user id or an e-mail address. At most 254 bytes."""
+    purpose: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTrustTokensRequest: _TypeAlias = RevokeTrustTokensRequest  # noqa: Y015
+
+@_typing.final
+class RevokeTrustTokensResponse(_message.Message):
+    """See TrustTokenService.RevokeTrustTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTrustTokensResponse: _TypeAlias = RevokeTrustTokensResponse  # noqa: Y015
 
 @_typing.final
 class GetPublicKeysRequest(_message.Message):
@@ -162,7 +341,7 @@ class GetPublicKeysResponse(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """PASERK `k4.public.…` strings."""
+        """PASERK `k4.public.…` strings; the active key first."""
 
     def __init__(
         self,

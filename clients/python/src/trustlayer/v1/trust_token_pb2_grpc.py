@@ -27,6 +27,12 @@ if _version_not_supported:
 
 class TrustTokenServiceStub:
     """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
     """
 
     def __init__(self, channel):
@@ -40,10 +46,20 @@ class TrustTokenServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_trust__token__pb2.IssueTrustTokenRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.IssueTrustTokenResponse.FromString,
                 _registered_method=True)
+        self.CheckTrustToken = channel.unary_unary(
+                '/trustlayer.v1.TrustTokenService/CheckTrustToken',
+                request_serializer=trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenResponse.FromString,
+                _registered_method=True)
         self.ConsumeTrustToken = channel.unary_unary(
                 '/trustlayer.v1.TrustTokenService/ConsumeTrustToken',
                 request_serializer=trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeTrustTokens = channel.unary_unary(
+                '/trustlayer.v1.TrustTokenService/RevokeTrustTokens',
+                request_serializer=trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensResponse.FromString,
                 _registered_method=True)
         self.GetPublicKeys = channel.unary_unary(
                 '/trustlayer.v1.TrustTokenService/GetPublicKeys',
@@ -54,14 +70,36 @@ class TrustTokenServiceStub:
 
 class TrustTokenServiceServicer:
     """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
     """
 
     def IssueTrustToken(self, request, context):
-        """Signs a token for one purpose.
+        """Signs a token for one purpose. It voids the subject's unspent tokens of
+        the same purpose. For an address that nobody has, the purposes that need a
+        user look like success: the token is of the right form and redeems
+        nothing, and no mail is sent.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,
+        MAIL_NOT_CONFIGURED.
         Idempotency: not idempotent; each call signs a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckTrustToken(self, request, context):
+        """Says whether a token could be redeemed now, without spending it: for the
+        page that a link leads to, which software that looks into mail opens too.
+
+        Scope: SCOPE_TRUST_TOKENS.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, SIGNING_NOT_CONFIGURED.
+        Idempotency: no side effects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -69,20 +107,34 @@ class TrustTokenServiceServicer:
 
     def ConsumeTrustToken(self, request, context):
         """Verifies a token and spends it: of any number of callers exactly one wins.
+        `email_verify` also notes that the address is the user's.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
         Idempotency: not idempotent; that is its point.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetPublicKeys(self, request, context):
-        """Lists the public keys that verify tokens.
+    def RevokeTrustTokens(self, request, context):
+        """Voids the subject's unspent tokens of one purpose.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD.
+        Idempotency: idempotent; a subject without tokens has none that work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPublicKeys(self, request, context):
+        """Lists the public keys that verify tokens: the active one, the next one,
+        and retired ones whose overlap lasts.
+
+        Scope: SCOPE_TRUST_TOKENS.
+        Errors: none of its own.
         Idempotency: no side effects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -97,10 +149,20 @@ def add_TrustTokenServiceServicer_to_server(servicer, server):
                     request_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.IssueTrustTokenRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_trust__token__pb2.IssueTrustTokenResponse.SerializeToString,
             ),
+            'CheckTrustToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckTrustToken,
+                    request_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenResponse.SerializeToString,
+            ),
             'ConsumeTrustToken': grpc.unary_unary_rpc_method_handler(
                     servicer.ConsumeTrustToken,
                     request_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenResponse.SerializeToString,
+            ),
+            'RevokeTrustTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeTrustTokens,
+                    request_deserializer=trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensResponse.SerializeToString,
             ),
             'GetPublicKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPublicKeys,
@@ -117,6 +179,12 @@ def add_TrustTokenServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TrustTokenService:
     """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
     """
 
     @staticmethod
@@ -147,6 +215,33 @@ class TrustTokenService:
             _registered_method=True)
 
     @staticmethod
+    def CheckTrustToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.TrustTokenService/CheckTrustToken',
+            trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenRequest.SerializeToString,
+            trustlayer_dot_v1_dot_trust__token__pb2.CheckTrustTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ConsumeTrustToken(request,
             target,
             options=(),
@@ -163,6 +258,33 @@ class TrustTokenService:
             '/trustlayer.v1.TrustTokenService/ConsumeTrustToken',
             trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenRequest.SerializeToString,
             trustlayer_dot_v1_dot_trust__token__pb2.ConsumeTrustTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeTrustTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.TrustTokenService/RevokeTrustTokens',
+            trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensRequest.SerializeToString,
+            trustlayer_dot_v1_dot_trust__token__pb2.RevokeTrustTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

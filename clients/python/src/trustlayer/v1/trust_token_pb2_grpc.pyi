@@ -27,63 +27,128 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrustTokenServiceStub:
-    """Signed tokens (PASETO v4.public) that can be redeemed once."""
+    """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrustTokenServiceAsyncStub: ...
     IssueTrustToken: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.IssueTrustTokenRequest, _trust_token_pb2.IssueTrustTokenResponse]
-    """Signs a token for one purpose.
+    """Signs a token for one purpose. It voids the subject's unspent tokens of
+    the same purpose. For an address that nobody has, the purposes that need a
+    user look like success: the token is of the right form and redeems
+    nothing, and no mail is sent.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,
+    MAIL_NOT_CONFIGURED.
     Idempotency: not idempotent; each call signs a token.
+    """
+    CheckTrustToken: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.CheckTrustTokenRequest, _trust_token_pb2.CheckTrustTokenResponse]
+    """Says whether a token could be redeemed now, without spending it: for the
+    page that a link leads to, which software that looks into mail opens too.
+
+    Scope: SCOPE_TRUST_TOKENS.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, SIGNING_NOT_CONFIGURED.
+    Idempotency: no side effects.
     """
     ConsumeTrustToken: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.ConsumeTrustTokenRequest, _trust_token_pb2.ConsumeTrustTokenResponse]
     """Verifies a token and spends it: of any number of callers exactly one wins.
+    `email_verify` also notes that the address is the user's.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
     Idempotency: not idempotent; that is its point.
     """
-    GetPublicKeys: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.GetPublicKeysRequest, _trust_token_pb2.GetPublicKeysResponse]
-    """Lists the public keys that verify tokens.
+    RevokeTrustTokens: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.RevokeTrustTokensRequest, _trust_token_pb2.RevokeTrustTokensResponse]
+    """Voids the subject's unspent tokens of one purpose.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD.
+    Idempotency: idempotent; a subject without tokens has none that work.
+    """
+    GetPublicKeys: _grpc.UnaryUnaryMultiCallable[_trust_token_pb2.GetPublicKeysRequest, _trust_token_pb2.GetPublicKeysResponse]
+    """Lists the public keys that verify tokens: the active one, the next one,
+    and retired ones whose overlap lasts.
+
+    Scope: SCOPE_TRUST_TOKENS.
+    Errors: none of its own.
     Idempotency: no side effects.
     """
 
 @_typing.type_check_only
 class TrustTokenServiceAsyncStub(TrustTokenServiceStub):
-    """Signed tokens (PASETO v4.public) that can be redeemed once."""
+    """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueTrustToken: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.IssueTrustTokenRequest, _trust_token_pb2.IssueTrustTokenResponse]  # type: ignore[assignment]
-    """Signs a token for one purpose.
+    """Signs a token for one purpose. It voids the subject's unspent tokens of
+    the same purpose. For an address that nobody has, the purposes that need a
+    user look like success: the token is of the right form and redeems
+    nothing, and no mail is sent.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,
+    MAIL_NOT_CONFIGURED.
     Idempotency: not idempotent; each call signs a token.
+    """
+    CheckTrustToken: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.CheckTrustTokenRequest, _trust_token_pb2.CheckTrustTokenResponse]  # type: ignore[assignment]
+    """Says whether a token could be redeemed now, without spending it: for the
+    page that a link leads to, which software that looks into mail opens too.
+
+    Scope: SCOPE_TRUST_TOKENS.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, SIGNING_NOT_CONFIGURED.
+    Idempotency: no side effects.
     """
     ConsumeTrustToken: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.ConsumeTrustTokenRequest, _trust_token_pb2.ConsumeTrustTokenResponse]  # type: ignore[assignment]
     """Verifies a token and spends it: of any number of callers exactly one wins.
+    `email_verify` also notes that the address is the user's.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+    SIGNING_NOT_CONFIGURED.
     Idempotency: not idempotent; that is its point.
     """
-    GetPublicKeys: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.GetPublicKeysRequest, _trust_token_pb2.GetPublicKeysResponse]  # type: ignore[assignment]
-    """Lists the public keys that verify tokens.
+    RevokeTrustTokens: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.RevokeTrustTokensRequest, _trust_token_pb2.RevokeTrustTokensResponse]  # type: ignore[assignment]
+    """Voids the subject's unspent tokens of one purpose.
 
     Scope: SCOPE_TRUST_TOKENS.
-    Errors: NOT_IMPLEMENTED until built.
+    Errors: INVALID_FIELD.
+    Idempotency: idempotent; a subject without tokens has none that work.
+    """
+    GetPublicKeys: _aio.UnaryUnaryMultiCallable[_trust_token_pb2.GetPublicKeysRequest, _trust_token_pb2.GetPublicKeysResponse]  # type: ignore[assignment]
+    """Lists the public keys that verify tokens: the active one, the next one,
+    and retired ones whose overlap lasts.
+
+    Scope: SCOPE_TRUST_TOKENS.
+    Errors: none of its own.
     Idempotency: no side effects.
     """
 
 class TrustTokenServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Signed tokens (PASETO v4.public) that can be redeemed once."""
+    """Signed tokens (PASETO v4.public) that can be redeemed once.
+
+    Some purposes are redeemed where they take effect, so that spending and
+    effect are one transaction: `magic_link` by LoginWithTrustToken,
+    `password_reset` by ResetPassword, `invitation` by AcceptInvitation and
+    `email_change` by ConfirmEmailChange. `email_verify`, and the purposes that a
+    deployment adds, are redeemed by ConsumeTrustToken.
+    """
 
     @_abc_1.abstractmethod
     def IssueTrustToken(
@@ -91,11 +156,29 @@ class TrustTokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trust_token_pb2.IssueTrustTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trust_token_pb2.IssueTrustTokenResponse, _abc.Awaitable[_trust_token_pb2.IssueTrustTokenResponse]]:
-        """Signs a token for one purpose.
+        """Signs a token for one purpose. It voids the subject's unspent tokens of
+        the same purpose. For an address that nobody has, the purposes that need a
+        user look like success: the token is of the right form and redeems
+        nothing, and no mail is sent.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,
+        MAIL_NOT_CONFIGURED.
         Idempotency: not idempotent; each call signs a token.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckTrustToken(
+        self,
+        request: _trust_token_pb2.CheckTrustTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_token_pb2.CheckTrustTokenResponse, _abc.Awaitable[_trust_token_pb2.CheckTrustTokenResponse]]:
+        """Says whether a token could be redeemed now, without spending it: for the
+        page that a link leads to, which software that looks into mail opens too.
+
+        Scope: SCOPE_TRUST_TOKENS.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, SIGNING_NOT_CONFIGURED.
+        Idempotency: no side effects.
         """
 
     @_abc_1.abstractmethod
@@ -105,10 +188,25 @@ class TrustTokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_token_pb2.ConsumeTrustTokenResponse, _abc.Awaitable[_trust_token_pb2.ConsumeTrustTokenResponse]]:
         """Verifies a token and spends it: of any number of callers exactly one wins.
+        `email_verify` also notes that the address is the user's.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
+        SIGNING_NOT_CONFIGURED.
         Idempotency: not idempotent; that is its point.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeTrustTokens(
+        self,
+        request: _trust_token_pb2.RevokeTrustTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_token_pb2.RevokeTrustTokensResponse, _abc.Awaitable[_trust_token_pb2.RevokeTrustTokensResponse]]:
+        """Voids the subject's unspent tokens of one purpose.
+
+        Scope: SCOPE_TRUST_TOKENS.
+        Errors: INVALID_FIELD.
+        Idempotency: idempotent; a subject without tokens has none that work.
         """
 
     @_abc_1.abstractmethod
@@ -117,10 +215,11 @@ class TrustTokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trust_token_pb2.GetPublicKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trust_token_pb2.GetPublicKeysResponse, _abc.Awaitable[_trust_token_pb2.GetPublicKeysResponse]]:
-        """Lists the public keys that verify tokens.
+        """Lists the public keys that verify tokens: the active one, the next one,
+        and retired ones whose overlap lasts.
 
         Scope: SCOPE_TRUST_TOKENS.
-        Errors: NOT_IMPLEMENTED until built.
+        Errors: none of its own.
         Idempotency: no side effects.
         """
 

@@ -303,8 +303,13 @@ class Session(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_METHODS_FIELD_NUMBER: _builtins.int
     SATISFIABLE_MODES_FIELD_NUMBER: _builtins.int
+    ROTATION_DUE_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Public name of the session (`sh_…`), safe to list and to log."""
+    rotation_due: _builtins.bool
+    """Whether the user's roles changed after this session id was made: call
+    RotateSession and give the browser the new id.
+    """
     @_builtins.property
     def user(self) -> Global___User:
         """The session's user as of the answer's revision."""
@@ -343,10 +348,11 @@ class Session(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         authentication_methods: _abc.Iterable[_builtins.str] | None = ...,
         satisfiable_modes: _abc.Iterable[Global___ValidationMode.ValueType] | None = ...,
+        rotation_due: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authenticate_time", b"authenticate_time", "create_time", b"create_time", "expire_time", b"expire_time", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticate_time", b"authenticate_time", "authentication_methods", b"authentication_methods", "create_time", b"create_time", "expire_time", b"expire_time", "handle", b"handle", "satisfiable_modes", b"satisfiable_modes", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticate_time", b"authenticate_time", "authentication_methods", b"authentication_methods", "create_time", b"create_time", "expire_time", b"expire_time", "handle", b"handle", "rotation_due", b"rotation_due", "satisfiable_modes", b"satisfiable_modes", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
