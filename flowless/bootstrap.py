@@ -17,6 +17,7 @@ from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekee
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
+from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
@@ -36,7 +37,9 @@ from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.session_tier import NoSessionTier, SessionTier
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
+from flowless.services.credentials import UserPasswords
 from flowless.services.housekeeping import Housekeeping, Retention
+from flowless.services.logins import Logins, SessionFactory
 from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
@@ -60,6 +63,8 @@ class Flowless:
     database: Database
     log: SqlRevocationLog
     users: Users
+    passwords: UserPasswords
+    logins: Logins
     sessions: Sessions
     bridges: Bridges
     tail: RevocationTail
@@ -103,7 +108,16 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         users = Users(
             store=user_store, hasher=hasher, addresses=LibraryEmailAddresses(), clock=clock, random=os.urandom
         )
-        limits = SessionLimits(absolute=settings.session_absolute, idle=settings.session_idle)
+        passwords = UserPasswords(
+            users=user_store,
+            hasher=hasher,
+            audit=SqlAuditTrail(database=database),
+            clock=clock,
+            random=os.urandom,
+        )
+        limits = SessionLimits(
+            absolute=settings.session_absolute, idle=settings.session_idle, per_user=settings.session_max_per_user
+        )
         store = SqlSessionStore(database=database)
         replica_id = secrets.token_hex(16)
         watchers = Watchers(max_departed=settings.max_watchers)
@@ -144,9 +158,6 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         sessions = Sessions(
             store=store,
             reads=tiers,
-            user_store=user_store,
-            users=users,
-            hasher=hasher,
             limits=limits,
             activity_interval=timedelta(seconds=settings.activity_interval_seconds),
             clock=clock,
@@ -158,6 +169,14 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             database=database,
             log=SqlRevocationLog(database=database),
             users=users,
+            passwords=passwords,
+            logins=Logins(
+                store=store,
+                sessions=sessions,
+                users=users,
+                passwords=passwords,
+                factory=SessionFactory(limits=limits, clock=clock, random=os.urandom),
+            ),
             sessions=sessions,
             bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
             tail=tail,
@@ -277,8 +296,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
 def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
-        identity=IdentityServicer(users=flowless.users),
-        session=SessionServicer(sessions=flowless.sessions, barriers=flowless.barriers),
+        identity=IdentityServicer(users=flowless.users, passwords=flowless.passwords),
+        session=SessionServicer(sessions=flowless.sessions, logins=flowless.logins, barriers=flowless.barriers),
         trust_token=TrustTokenServicer(),
         bridge=BridgeServicer(
             sessions=flowless.sessions,

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     session_idle_seconds: int = Field(
         3_600, ge=60, le=366 * 86_400, description="or this long after their last use (NIST SP 800-63B-4 AAL2: 1 h)"
     )
+    session_max_per_user: int = Field(
+        100, ge=1, le=10_000, description="live sessions of one user; a login over it ends the oldest (ASVS 7.1.2)"
+    )
     activity_interval_seconds: int = Field(60, ge=1, le=3_600, description="last use is written at most this often")
 
     password_profile: Literal["rfc9106-second", "owasp", "testing"] = Field(

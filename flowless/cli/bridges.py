@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowless.bootstrap import Flowless
-from flowless.cli.common import ConfigOption, JsonOption, run, show, show_one
+from flowless.cli.common import BY, ConfigOption, JsonOption, run, show, show_one
 from flowless.domain.bridges import Bridge, Scope
 from flowless.services.bridges import NewSecret
 
@@ -63,7 +63,7 @@ def _create(
       flowless bridges create shop --json | jq -r .secret > /etc/bridge-sidecar/secret
     """
     scopes = _scopes(scope or ["validate"])
-    _show_secret(run(config, lambda flowless: flowless.bridges.create(name, scopes)), as_json=as_json)
+    _show_secret(run(config, lambda flowless: flowless.bridges.create(name, scopes, by=BY)), as_json=as_json)
 
 
 @app.command("list")
@@ -96,7 +96,7 @@ def _rotate(
     time = _overlap(overlap)
 
     async def work(flowless: Flowless) -> NewSecret:
-        return await flowless.bridges.rotate((await flowless.bridges.find(bridge)).id, overlap=time)
+        return await flowless.bridges.rotate((await flowless.bridges.find(bridge)).id, overlap=time, by=BY)
 
     _show_secret(run(config, work), as_json=as_json)
 
@@ -115,6 +115,6 @@ def _revoke(
     """
 
     async def work(flowless: Flowless) -> int:
-        return await flowless.bridges.revoke((await flowless.bridges.find(bridge)).id)
+        return await flowless.bridges.revoke((await flowless.bridges.find(bridge)).id, by=BY)
 
     show_one({"revoked": bridge, "revision": run(config, work)}, as_json=as_json)

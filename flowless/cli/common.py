@@ -12,11 +12,14 @@ import typer
 from flowless.adapters.sql.migrate import SchemaError
 from flowless.bootstrap import Flowless, open_flowless
 from flowless.config import ConfigError, Settings, load
+from flowless.domain.audit import OPERATOR, Actor
 from trust_core import logs
 from trust_core.errors import Code, TrustError
 
 T = TypeVar("T")
 
+BY: Final = Actor(name=OPERATOR)
+"""Who does what is done on the command line, for the audit log."""
 EXIT_REFUSED: Final = 1
 EXIT_STORAGE: Final = 3
 EXIT_SETTINGS: Final = 4

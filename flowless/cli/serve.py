@@ -12,6 +12,7 @@ import typer
 from flowless.adapters.sql.migrate import SchemaError, current_version, migrate
 from flowless.bootstrap import open_database, open_flowless, serve
 from flowless.cli.common import (
+    BY,
     EXIT_SETTINGS,
     EXIT_STORAGE,
     ConfigOption,
@@ -185,9 +186,9 @@ async def _dev_secret(bridges: Bridges, kept: str) -> str:
     else:
         return kept
     try:
-        new = await bridges.create(DEV_BRIDGE, frozenset(Scope))
+        new = await bridges.create(DEV_BRIDGE, frozenset(Scope), by=BY)
     except TrustError as taken:
         if taken.reason is not Reason.BRIDGE_NAME_TAKEN:
             raise
-        new = await bridges.rotate((await bridges.find(DEV_BRIDGE)).id, overlap=timedelta(0))
+        new = await bridges.rotate((await bridges.find(DEV_BRIDGE)).id, overlap=timedelta(0), by=BY)
     return new.secret

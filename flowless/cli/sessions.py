@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowless.bootstrap import Flowless
-from flowless.cli.common import EXIT_STORAGE, ConfigOption, JsonOption, run, show, show_one
+from flowless.cli.common import BY, EXIT_STORAGE, ConfigOption, JsonOption, run, show, show_one
 from flowless.cli.users import UserArgument, find_user
 from flowless.services.sessions import SessionPage
 from trust_core import modes
@@ -82,7 +82,7 @@ def _revoke(
     """
 
     async def work(flowless: Flowless) -> dict[str, object]:
-        return await _waited(flowless, await flowless.sessions.revoke(handle), wait)
+        return await _waited(flowless, await flowless.sessions.revoke(handle, by=BY), wait)
 
     _show_revoked({"revoked": handle}, run(config, work), as_json=as_json)
 
@@ -104,7 +104,7 @@ def _revoke_user(
 
     async def work(flowless: Flowless) -> dict[str, object]:
         found = await find_user(flowless, user)
-        revision = await flowless.sessions.revoke_all_of_user(found.id, except_handle=except_handle)
+        revision = await flowless.sessions.revoke_all_of_user(found.id, except_handle=except_handle, by=BY)
         return await _waited(flowless, revision, wait)
 
     _show_revoked({"revoked_all_of": user}, run(config, work), as_json=as_json)

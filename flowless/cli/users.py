@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowless.bootstrap import Flowless
-from flowless.cli.common import EXIT_REFUSED, ConfigOption, JsonOption, fail, run, show, show_one
+from flowless.cli.common import BY, EXIT_REFUSED, ConfigOption, JsonOption, fail, run, show, show_one
 from flowless.domain.users import Profile, User
 from trust_core.identifiers import is_user_id
 
@@ -61,7 +61,9 @@ def _create(
     """
     password = _password(password_stdin)
     profile = Profile(user_name=user_name, roles=tuple(role or ()))
-    user = run(config, lambda flowless: flowless.users.register(email=email, password=password, profile=profile))
+    user = run(
+        config, lambda flowless: flowless.users.register(email=email, password=password, profile=profile, by=BY)
+    )
     show_one(_row(user), as_json=as_json)
 
 
@@ -107,7 +109,7 @@ def _set_roles(
 
     async def work(flowless: Flowless) -> tuple[User, int]:
         found = await find_user(flowless, user)
-        return await flowless.users.update(found.id, profile, frozenset({"roles"}))
+        return await flowless.users.update(found.id, profile, frozenset({"roles"}), by=BY)
 
     updated, revision = run(config, work)
     show_one(_row(updated) | {"revision": revision}, as_json=as_json)
@@ -121,7 +123,7 @@ def _change(name: str, config: ConfigOption, *, as_json: bool, done: str) -> Non
             "enabled": flowless.users.enable,
             "deleted": flowless.users.delete,
         }[done]
-        return found, await action(found.id)
+        return found, await action(found.id, by=BY)
 
     user, revision = run(config, work)
     show_one({done: user.id, "email": user.email, "revision": revision}, as_json=as_json)

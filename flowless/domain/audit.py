@@ -87,9 +87,9 @@ class Actor:
     client_ip: str = ""
 
     @classmethod
-    def of_bridge(cls, bridge_id: str, *, request_id: str) -> "Actor":
-        """Name a bridge that calls."""
-        return cls(name=f"bridge:{bridge_id}", request_id=request_id)
+    def of_bridge(cls, bridge_id: str, *, request_id: str, client_ip: str = "") -> "Actor":
+        """Name a bridge that calls, and where the person is who makes it call."""
+        return cls(name=f"bridge:{bridge_id}", request_id=request_id, client_ip=client_ip)
 
     def event(
         self,
@@ -99,10 +99,9 @@ class Actor:
         outcome: Outcome = Outcome.SUCCESS,
         subject: str = "",
         user_id: str = "",
-        client_ip: str = "",
         **details: Detail,
     ) -> AuditEvent:
-        """Make an event of this actor's. `client_ip` is the person's, if the call tells it."""
+        """Make an event of this actor's."""
         return AuditEvent(
             time=now,
             action=action,
@@ -110,7 +109,7 @@ class Actor:
             actor=self.name,
             subject=subject,
             user_id=user_id,
-            client_ip=client_ip or self.client_ip,
+            client_ip=self.client_ip,
             request_id=self.request_id,
             details=details,
         )

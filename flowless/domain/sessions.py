@@ -9,15 +9,19 @@ from trust_core.modes import Binding, DenialReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLimits:
-    """How long sessions live. Both limits are required: nothing lives for ever."""
+    """How long sessions live, and how many of one user's at once: nothing lives for ever or grows without end."""
 
     absolute: timedelta
     idle: timedelta
+    per_user: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A session as stored. The session id itself is nowhere: `digest` is its SHA-256."""
+    """A session as stored. The session id itself is nowhere: `digest` is its SHA-256.
+
+    `id_revision` is the log's end when the session id was made.
+    """
 
     digest: bytes
     handle: str
@@ -32,6 +36,15 @@ class Session:
     last_seen_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    id_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSession:
+    """A session that outlives a change of its user's password, under a new session id."""
+
+    digest: bytes
+    new_digest: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,14 @@ class ActiveSession:
     user: User
     absolute_remaining: timedelta
     idle_remaining: timedelta
+
+    @property
+    def rotation_due(self) -> bool:
+        """Whether the user's roles changed after the session id was made (OWASP ASVS 5.0 7.2.4: no fixation).
+
+        Positions in the log are compared, not times: replicas' clocks differ.
+        """
+        return self.user.privilege_revision > self.session.id_revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person or machine that can log in."""
+    """A person or machine that can log in. `privilege_revision` is where in the log the roles changed last."""
 
     id: str
     email: str
@@ -55,6 +55,7 @@ class User:
     profile: Profile
     created_at: datetime
     updated_at: datetime
+    privilege_revision: int = 0
 
 
 PROFILE_FIELDS: Final = tuple(Profile.__dataclass_fields__)

@@ -3,6 +3,7 @@
 from flowless.domain.bridges import Scope
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
+from flowless.grpc.authorization import actor
 from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
@@ -32,7 +33,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             except ValueError:
                 fields.add("scopes", "scopes that a bridge can hold")
         fields.refuse()
-        new = await self._bridges.create(request.name, frozenset(scopes))
+        new = await self._bridges.create(request.name, frozenset(scopes), by=actor(context))
         return pb.CreateBridgeResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
 
     async def ListBridges(self, request: pb.ListBridgesRequest, context: Context) -> pb.ListBridgesResponse:
@@ -47,12 +48,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         fields = Fields()
         overlap = convert.time_delta("overlap", request.overlap, fields)
         fields.refuse()
-        new = await self._bridges.rotate(request.bridge_id, overlap=overlap)
+        new = await self._bridges.rotate(request.bridge_id, overlap=overlap, by=actor(context))
         return pb.RotateBridgeSecretResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
 
     async def RevokeBridge(self, request: pb.RevokeBridgeRequest, context: Context) -> pb.RevokeBridgeResponse:
         """See the proto."""
-        return pb.RevokeBridgeResponse(revision=wrote(context, await self._bridges.revoke(request.bridge_id)))
+        revision = await self._bridges.revoke(request.bridge_id, by=actor(context))
+        return pb.RevokeBridgeResponse(revision=wrote(context, revision))
 
     async def RotateSigningKey(
         self, request: pb.RotateSigningKeyRequest, context: Context

@@ -16,11 +16,12 @@ from typing import Final
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from flowless.domain.audit import Actor
 from flowless.domain.bridges import Bridge, Scope
 from flowless.services.bridges import Bridges
-from trust_core import logs
+from trust_core import logs, modes
 from trust_core.errors import Reason, TrustError
-from trust_core.grpc_edge import Handler, refusing_handler
+from trust_core.grpc_edge import Context, Handler, refusing_handler, request_id_of
 from trust_core.identifiers import digest
 from trustlayer.v1 import options_pb2
 
@@ -47,6 +48,16 @@ _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
 def caller() -> Caller:
     """Name the maker of the running call."""
     return _caller.get()
+
+
+def actor(context: Context, *, client_ip: str = "") -> Actor:
+    """Say who makes the running call, for the audit log; `client_ip` is the person's, if the request tells it."""
+    return Actor.of_bridge(
+        caller().bridge.id,
+        request_id=request_id_of(context),
+        # One spelling of each address, and nothing that is none.
+        client_ip=modes.unpack_ip(modes.pack_ip(client_ip) or b""),
+    )
 
 
 class ScopeTableError(Exception):

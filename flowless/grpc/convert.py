@@ -135,6 +135,7 @@ def session(active: ActiveSession) -> types_pb2.Session:
         satisfiable_modes=[
             types_pb2.ValidationMode.ValueType(m.value) for m in modes.satisfiable_modes(record.binding)
         ],
+        rotation_due=active.rotation_due,
     )
 
 

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 
 from flowless.grpc import convert
+from flowless.grpc.authorization import actor
 from flowless.grpc.replies import not_implemented, wrote
+from flowless.services.credentials import UserPasswords
 from flowless.services.users import Users
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import identity_pb2 as pb
@@ -13,13 +15,14 @@ from trustlayer.v1 import identity_pb2_grpc
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     """See proto/trustlayer/v1/identity.proto."""
 
-    def __init__(self, *, users: Users) -> None:
+    def __init__(self, *, users: Users, passwords: UserPasswords) -> None:
         self._users = users
+        self._passwords = passwords
 
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
         """See the proto."""
         user = await self._users.register(
-            email=request.email, password=request.password, profile=convert.profile(request)
+            email=request.email, password=request.password, profile=convert.profile(request), by=actor(context)
         )
         return pb.RegisterUserResponse(user=convert.user(user))
 
@@ -43,31 +46,39 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
         """See the proto."""
         user, revision = await self._users.update(
-            request.user_id, convert.profile(request.user), frozenset(request.update_mask.paths)
+            request.user_id, convert.profile(request.user), frozenset(request.update_mask.paths), by=actor(context)
         )
         return pb.UpdateUserResponse(user=convert.user(user), revision=wrote(context, revision))
 
     async def DisableUser(self, request: pb.DisableUserRequest, context: Context) -> pb.DisableUserResponse:
         """See the proto."""
-        return pb.DisableUserResponse(revision=wrote(context, await self._users.disable(request.user_id)))
+        return pb.DisableUserResponse(
+            revision=wrote(context, await self._users.disable(request.user_id, by=actor(context)))
+        )
 
     async def EnableUser(self, request: pb.EnableUserRequest, context: Context) -> pb.EnableUserResponse:
         """See the proto."""
-        return pb.EnableUserResponse(revision=wrote(context, await self._users.enable(request.user_id)))
+        return pb.EnableUserResponse(
+            revision=wrote(context, await self._users.enable(request.user_id, by=actor(context)))
+        )
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
         """See the proto."""
-        return pb.DeleteUserResponse(revision=wrote(context, await self._users.delete(request.user_id)))
+        return pb.DeleteUserResponse(
+            revision=wrote(context, await self._users.delete(request.user_id, by=actor(context)))
+        )
 
     async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> pb.ChangePasswordResponse:
         """See the proto."""
-        revision = await self._users.change_password(
+        changed = await self._passwords.change(
             request.user_id,
             current=request.current_password,
             new=request.new_password,
-            except_handle="",
+            session_id=request.session_id,
+            context=convert.context(request.context),
+            by=actor(context, client_ip=request.context.client_ip),
         )
-        return pb.ChangePasswordResponse(revision=wrote(context, revision))
+        return pb.ChangePasswordResponse(revision=wrote(context, changed.revision), session_id=changed.session_id)
 
     async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> pb.ResetPasswordResponse:
         """See the proto."""

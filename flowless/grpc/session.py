@@ -5,9 +5,10 @@ from typing import Final, cast
 
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
-from flowless.grpc.authorization import caller
+from flowless.grpc.authorization import actor, caller
 from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.barriers import Barriers
+from flowless.services.logins import Device, Logins
 from flowless.services.sessions import Sessions
 from trust_core.grpc_edge import Context
 from trust_core.identifiers import is_session_handle
@@ -38,18 +39,18 @@ def _position(token: str) -> tuple[datetime, str] | None:
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """See proto/trustlayer/v1/session.proto."""
 
-    def __init__(self, *, sessions: Sessions, barriers: Barriers) -> None:
+    def __init__(self, *, sessions: Sessions, logins: Logins, barriers: Barriers) -> None:
         self._sessions = sessions
+        self._logins = logins
         self._barriers = barriers
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.LoginResponse:
         """See the proto."""
-        new = await self._sessions.log_in(
+        new = await self._logins.log_in(
             login=request.login,
             password=request.password,
-            context=convert.context(request.context),
-            device_name=request.device_name,
-            bridge_id=caller().bridge.id,
+            device=_device(request),
+            by=actor(context, client_ip=request.context.client_ip),
         )
         return pb.LoginResponse(session_id=new.session_id, session=convert.session(new.active))
 
@@ -61,15 +62,24 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:
         """See the proto."""
-        not_implemented("SessionService/Reauthenticate")
+        new = await self._logins.reauthenticate(
+            request.session_id,
+            request.password,
+            context=convert.context(request.context),
+            by=actor(context, client_ip=request.context.client_ip),
+        )
+        return pb.ReauthenticateResponse(
+            session_id=new.session_id, session=convert.session(new.active), revision=wrote(context, new.revision)
+        )
 
     async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.LogoutResponse:
         """See the proto."""
-        return pb.LogoutResponse(revision=wrote(context, await self._sessions.log_out(request.session_id)))
+        revision = await self._sessions.log_out(request.session_id, by=actor(context))
+        return pb.LogoutResponse(revision=wrote(context, revision))
 
     async def RotateSession(self, request: pb.RotateSessionRequest, context: Context) -> pb.RotateSessionResponse:
         """See the proto."""
-        new = await self._sessions.rotate(request.session_id)
+        new = await self._sessions.rotate(request.session_id, by=actor(context))
         return pb.RotateSessionResponse(
             session_id=new.session_id, session=convert.session(new.active), revision=wrote(context, new.revision)
         )
@@ -89,7 +99,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def RevokeSession(self, request: pb.RevokeSessionRequest, context: Context) -> pb.RevokeSessionResponse:
         """See the proto."""
         wait = _wait_of(request, context)
-        revision = wrote(context, await self._sessions.revoke(request.handle))
+        revision = wrote(context, await self._sessions.revoke(request.handle, by=actor(context)))
         return pb.RevokeSessionResponse(revision=revision, barrier=await self._barrier(revision, wait))
 
     async def RevokeUserSessions(
@@ -97,7 +107,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     ) -> pb.RevokeUserSessionsResponse:
         """See the proto."""
         wait = _wait_of(request, context)
-        revision = await self._sessions.revoke_all_of_user(request.user_id, except_handle=request.except_handle)
+        revision = await self._sessions.revoke_all_of_user(
+            request.user_id, except_handle=request.except_handle, by=actor(context)
+        )
         wrote(context, revision)
         return pb.RevokeUserSessionsResponse(revision=revision, barrier=await self._barrier(revision, wait))
 
@@ -108,6 +120,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return pb.RevokeBarrier(
             reached=outcome.reached, applied=outcome.applied, expired=outcome.expired, waiting=outcome.waiting
         )
+
+
+def _device(request: pb.LoginRequest) -> Device:
+    return Device(context=convert.context(request.context), name=request.device_name, bridge_id=caller().bridge.id)
 
 
 class _Wait:

@@ -2,8 +2,10 @@
 
 Each method is one transaction. Those that return a revision have written their effect and the log row in that
 transaction, or changed nothing because nothing was to be done; the revision is then the log's present end, which
-is as good for `min_revision`. Once begun, a write is finished even if the caller is cancelled. Storage that
-fails raises TrustError STORAGE_UNAVAILABLE or STORAGE_FULL; no driver's exception leaves an adapter.
+is as good for `min_revision`. An `event` is written to the audit log in that transaction if and only if something
+changed; where only the store knows whom it concerns, the store says so in it. Once begun, a write is finished even
+if the caller is cancelled. Storage that fails raises TrustError STORAGE_UNAVAILABLE or STORAGE_FULL; no driver's
+exception leaves an adapter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from flowless.domain.audit import AuditEvent
 from flowless.domain.bridges import Bridge, BridgeSecret
 from flowless.domain.revocations import LogHead, Revocation
-from flowless.domain.sessions import Session, SessionActivity, SessionRead
+from flowless.domain.sessions import KeptSession, Session, SessionActivity, SessionRead
 from flowless.domain.users import Profile, User, UserStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """A user with what a login compares."""
+    """A user with what a login compares; an empty hash matches no password."""
 
     user: User
     password_hash: str
@@ -38,7 +41,7 @@ class NewUser:
 class UserStore(Protocol):
     """Users and their password hashes."""
 
-    async def add(self, new: NewUser) -> None:
+    async def add(self, new: NewUser, *, event: AuditEvent | None = None) -> None:
         """Add a user; TrustError EMAIL_TAKEN or USER_NAME_TAKEN when another has the name."""
         ...
 
@@ -63,23 +66,44 @@ class UserStore(Protocol):
         ...
 
     async def update(
-        self, user_id: str, profile: Profile, only: frozenset[str], *, now: datetime
+        self,
+        user_id: str,
+        profile: Profile,
+        only: frozenset[str],
+        *,
+        now: datetime,
+        event: AuditEvent | None = None,
     ) -> tuple[User, int] | None:
-        """Change the named profile fields; `None` when there is no such user; TrustError USER_NAME_TAKEN."""
+        """Change the named profile fields; `None` when there is no such user; TrustError USER_NAME_TAKEN.
+
+        Other roles than before move the user's `privilege_revision` to this change.
+        """
         ...
 
-    async def set_status(self, user_id: str, status: UserStatus, *, now: datetime) -> int | None:
-        """Set the status; disabling also revokes all of the user's sessions. `None`: no such user."""
+    async def set_status(
+        self, user_id: str, status: UserStatus, *, now: datetime, event: AuditEvent | None = None
+    ) -> int | None:
+        """Set the status; disabling also revokes the user's sessions and voids trust tokens. `None`: no such user."""
         ...
 
-    async def delete(self, user_id: str, *, now: datetime) -> int:
-        """Erase the user with all sessions."""
+    async def delete(self, user_id: str, *, now: datetime, event: AuditEvent | None = None) -> int:
+        """Erase the user with all sessions and trust tokens."""
         ...
 
     async def set_password(
-        self, user_id: str, *, expected_hash: str, new_hash: str, except_handle: str, now: datetime
-    ) -> int | None:
-        """Replace the hash and revoke the user's sessions but one; `None` when the hash is not as expected."""
+        self,
+        user_id: str,
+        *,
+        expected_hash: str,
+        new_hash: str,
+        kept: KeptSession | None = None,
+        now: datetime,
+        event: AuditEvent | None = None,
+    ) -> tuple[int, bool] | None:
+        """Replace the hash, revoke the user's sessions but one, void trust tokens; `None` when the hash is another.
+
+        Says with the revision whether the one was kept: only a live session of this user's is, under its new digest.
+        """
         ...
 
     async def upgrade_hash(self, user_id: str, *, expected_hash: str, new_hash: str) -> None:
@@ -87,14 +111,29 @@ class UserStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRoom:
+    """How many live sessions a user may have; those not used since `seen_after` do not count."""
+
+    most: int
+    seen_after: datetime
+
+
 class SessionStore(Protocol):
     """Sessions by digest and by handle."""
 
-    async def add(self, session: Session, *, expected_hash: str) -> int | None:
-        """Add a session if its user is still active, with this hash and epoch.
+    async def add(
+        self,
+        session: Session,
+        *,
+        expected_hash: str,
+        room: SessionRoom | None = None,
+        event: AuditEvent | None = None,
+    ) -> Session | None:
+        """Add a session if its user is still active, with this hash and epoch; revoke the oldest over the limit.
 
-        Returns the log's end in the same transaction, or `None` when the user changed since the password was
-        checked: the login must then be refused.
+        Returns the session with its `id_revision`, or `None` when the user changed since the password was checked:
+        the login must then be refused.
         """
         ...
 
@@ -106,20 +145,34 @@ class SessionStore(Protocol):
         """Like `read` for many at once, in one snapshot; digests that are nobody's are left out."""
         ...
 
-    async def revoke(self, digest: bytes, *, now: datetime) -> int:
+    async def revoke(self, digest: bytes, *, now: datetime, event: AuditEvent | None = None) -> int:
         """Revoke by digest."""
         ...
 
-    async def revoke_handle(self, handle: str, *, now: datetime) -> int:
+    async def revoke_handle(self, handle: str, *, now: datetime, event: AuditEvent | None = None) -> int:
         """Revoke by handle."""
         ...
 
-    async def revoke_user(self, user_id: str, *, except_handle: str, now: datetime) -> int:
+    async def revoke_user(
+        self, user_id: str, *, except_handle: str, now: datetime, event: AuditEvent | None = None
+    ) -> int:
         """Revoke all of a user's sessions but the one with that handle; the cost does not depend on their number."""
         ...
 
-    async def replace_digest(self, digest: bytes, *, expected_epoch: int, new: bytes, now: datetime) -> int | None:
-        """Give a live session a new digest and revoke the old one; `None` when it is not live or the epoch moved."""
+    async def replace_digest(
+        self,
+        digest: bytes,
+        *,
+        expected_epoch: int,
+        new: bytes,
+        authenticated: tuple[str, ...] | None = None,
+        now: datetime,
+        event: AuditEvent | None = None,
+    ) -> int | None:
+        """Give a live session a new digest and revoke the old one; `None` when it is not live or the epoch moved.
+
+        `authenticated` names the methods when the user has just proven again who they are.
+        """
         ...
 
     async def list_live(
@@ -166,7 +219,7 @@ class RevocationLog(Protocol):
 class BridgeStore(Protocol):
     """Bridges and the digests of their secrets."""
 
-    async def add(self, bridge: Bridge) -> None:
+    async def add(self, bridge: Bridge, *, event: AuditEvent | None = None) -> None:
         """Add a bridge; TrustError BRIDGE_NAME_TAKEN when another has the name."""
         ...
 
@@ -182,10 +235,17 @@ class BridgeStore(Protocol):
         """List all bridges in the order of their names."""
         ...
 
-    async def add_secret(self, bridge_id: str, secret: BridgeSecret, *, others_expire_at: datetime) -> int | None:
+    async def add_secret(
+        self,
+        bridge_id: str,
+        secret: BridgeSecret,
+        *,
+        others_expire_at: datetime,
+        event: AuditEvent | None = None,
+    ) -> int | None:
         """Add a secret and let the live ones expire then at the latest; `None` when there is no live bridge."""
         ...
 
-    async def revoke(self, bridge_id: str, *, now: datetime) -> int | None:
+    async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:
         """Revoke a bridge; `None` when there is no such bridge."""
         ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from flowless.domain.audit import Action, Actor
 from flowless.domain.bridges import BRIDGE_NAME, Bridge, BridgeSecret, Scope
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import Revocation
@@ -64,7 +65,7 @@ class Bridges:
         self._stranger_slots = asyncio.Semaphore(_MAX_STRANGERS)
         self._look_ups: dict[tuple[str, int], asyncio.Future[Bridge | None]] = {}
 
-    async def create(self, name: str, scopes: frozenset[Scope]) -> NewSecret:
+    async def create(self, name: str, scopes: frozenset[Scope], *, by: Actor) -> NewSecret:
         """Create a bridge. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
         fields = Fields()
         fields.matching("name", name, BRIDGE_NAME, "1 to 64 letters, digits, '.', '_', '-', beginning with no mark")
@@ -81,7 +82,10 @@ class Bridges:
             created_at=now,
             secrets=(BridgeSecret(digest=digest(secret), created_at=now),),
         )
-        await self._store.add(bridge)
+        event = by.event(
+            Action.BRIDGE_CREATE, now=now, subject=bridge_id, scopes=sorted(scope.name for scope in scopes)
+        )
+        await self._store.add(bridge, event=event)
         return NewSecret(bridge=bridge, secret=secret)
 
     async def list(self) -> Sequence[Bridge]:
@@ -97,7 +101,7 @@ class Bridges:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
         return found
 
-    async def rotate(self, bridge_id: str, *, overlap: timedelta) -> NewSecret:
+    async def rotate(self, bridge_id: str, *, overlap: timedelta, by: Actor) -> NewSecret:
         """Add a secret; those before expire after the overlap. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND."""
         fields = Fields()
         self._check_id(bridge_id, fields)
@@ -107,19 +111,26 @@ class Bridges:
         now = self._clock.now()
         secret = new_bridge_secret(bridge_id, self._random)
         revision = await self._store.add_secret(
-            bridge_id, BridgeSecret(digest=digest(secret), created_at=now), others_expire_at=now + overlap
+            bridge_id,
+            BridgeSecret(digest=digest(secret), created_at=now),
+            others_expire_at=now + overlap,
+            event=by.event(
+                Action.BRIDGE_ROTATE, now=now, subject=bridge_id, overlap_seconds=int(overlap.total_seconds())
+            ),
         )
         bridge = await self._store.get(bridge_id) if revision is not None else None
         if bridge is None:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such live bridge")
         return NewSecret(bridge=bridge, secret=secret)
 
-    async def revoke(self, bridge_id: str) -> int:
+    async def revoke(self, bridge_id: str, *, by: Actor) -> int:
         """Revoke a bridge with all secrets; idempotent. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND."""
         fields = Fields()
         self._check_id(bridge_id, fields)
         fields.refuse()
-        revision = await self._store.revoke(bridge_id, now=self._clock.now())
+        now = self._clock.now()
+        event = by.event(Action.BRIDGE_REVOKE, now=now, subject=bridge_id)
+        revision = await self._store.revoke(bridge_id, now=now, event=event)
         if revision is None:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
         self._forget(bridge_id)

@@ -1,18 +1,17 @@
-"""Use cases of sessions: login, validation, rotation, listing, revocation, activity."""
+"""Use cases of sessions that are there: validation, rotation, listing, revocation, activity."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from flowless.domain.audit import Action, Actor
+from flowless.domain.contexts import check_context
 from flowless.domain.fields import Fields
-from flowless.domain.passwords import MAX_CHARS, normalised
 from flowless.domain.sessions import ActiveSession, Session, SessionActivity, SessionLimits, judge
-from flowless.domain.users import UserStatus
-from flowless.ports.passwords import PasswordHasher
-from flowless.ports.stores import Credentials, SessionStore, UserStore
+from flowless.ports.stores import SessionStore
 from flowless.services.session_tiers import SessionReads
-from flowless.services.users import Users, check_login, check_user_id, checked_page_size
+from flowless.services.users import check_user_id, checked_page_size
 from trust_core import modes
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
@@ -21,7 +20,6 @@ from trust_core.identifiers import (
     RandomBytes,
     digest,
     is_session_handle,
-    new_session_handle,
     new_session_id,
     session_digest,
 )
@@ -60,16 +58,13 @@ class SessionPage:
 
 
 class Sessions:
-    """From login to revocation."""
+    """From validation to revocation. How a session begins is in `logins.py`."""
 
     def __init__(
         self,
         *,
         store: SessionStore,
         reads: SessionReads,
-        user_store: UserStore,
-        users: Users,
-        hasher: PasswordHasher,
         limits: SessionLimits,
         activity_interval: timedelta,
         clock: Clock,
@@ -77,84 +72,10 @@ class Sessions:
     ) -> None:
         self._store = store
         self._reads = reads
-        self._user_store = user_store
-        self._users = users
-        self._hasher = hasher
         self._limits = limits
         self._activity_interval = activity_interval
         self._clock = clock
         self._random = random
-
-    async def log_in(
-        self, *, login: str, password: str, context: RequestContext, device_name: str, bridge_id: str
-    ) -> NewSession:
-        """Check a password and create a session. Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
-
-        Unknown user, wrong password and disabled user cost the same and get the same answer.
-        """
-        fields = Fields()
-        check_login(login, fields)
-        if not password or len(password) > 4 * MAX_CHARS:
-            fields.add("password", f"required, at most {MAX_CHARS} characters")
-        check_context(context, fields)
-        if not context.client_ip:
-            fields.add("context.client_ip", "required: a session is bound to the address that logs in")
-        fields.text("device_name", device_name, most=128)
-        fields.refuse()
-        found = await self._users.credentials_of(login)
-        verdict = await self._hasher.verify(found.password_hash if found else None, normalised(password))
-        refused = TrustError(Reason.LOGIN_REFUSED, "wrong user or password")
-        if found is None or not verdict.matches or found.user.status is not UserStatus.ACTIVE:
-            raise refused
-        password_hash = await self._rehashed(found, password) if verdict.outdated else found.password_hash
-        if password_hash is None:
-            raise refused
-        now = self._clock.now()
-        session_id = new_session_id(self._random)
-        session = Session(
-            digest=digest(session_id),
-            handle=new_session_handle(self._random),
-            user_id=found.user.id,
-            epoch=found.epoch,
-            binding=modes.bind(context, self._random(32)),
-            methods=("password",),
-            device_name=device_name,
-            bridge_id=bridge_id,
-            created_at=now,
-            authenticated_at=now,
-            last_seen_at=now,
-            expires_at=now + self._limits.absolute,
-        )
-        revision = await self._store.add(session, expected_hash=password_hash)
-        if revision is None:
-            raise refused
-        active = ActiveSession(
-            session=session,
-            user=found.user,
-            absolute_remaining=self._limits.absolute,
-            idle_remaining=min(self._limits.idle, self._limits.absolute),
-        )
-        return NewSession(session_id=session_id, active=active, revision=revision)
-
-    async def _rehashed(self, found: Credentials, password: str) -> str | None:
-        """Hash a right password with today's profile; return the hash that is stored then, `None` if it changed.
-
-        Two logins at once both come here. Whichever is second finds the first one's hash: as good as its own.
-        """
-        form = normalised(password)
-        try:
-            better = await self._hasher.hash(form)
-        except TrustError as error:
-            if error.reason is not Reason.HASHING_OVERLOADED:
-                raise
-            return found.password_hash  # a right password is not refused for a better hash; the next login has it
-        await self._user_store.upgrade_hash(found.user.id, expected_hash=found.password_hash, new_hash=better)
-        stored = await self._user_store.credentials(found.user.id)
-        if stored is None:
-            return None
-        if stored.password_hash != better and not (await self._hasher.verify(stored.password_hash, form)).matches:
-            return None
-        return stored.password_hash
 
     async def validate(
         self,
@@ -196,26 +117,47 @@ class Sessions:
                 result = reason
         return Validation(result=result, revision=read.revision, from_tier=found.from_tier)
 
-    async def log_out(self, session_id: str) -> int:
+    async def log_out(self, session_id: str, *, by: Actor) -> int:
         """Revoke by session id; idempotent. Errors: INVALID_FIELD."""
-        return await self._store.revoke(self._digest(session_id), now=self._clock.now())
-
-    async def rotate(self, session_id: str) -> NewSession:
-        """Replace the session id; the old one ends in the same transaction. Errors: SESSION_NOT_ACTIVE."""
-        old = self._digest(session_id)
-        not_active = TrustError(Reason.SESSION_NOT_ACTIVE, "the session is not active")
-        read = await self._store.read(old)
         now = self._clock.now()
-        active = judge(read, now=now, limits=self._limits)
+        event = by.event(Action.SESSION_LOGOUT, now=now)
+        return await self._store.revoke(checked_session_id(session_id), now=now, event=event)
+
+    async def active(self, session_id: str) -> ActiveSession:
+        """Read a session that is active, from the database. Errors: INVALID_FIELD, SESSION_NOT_ACTIVE."""
+        read = await self._store.read(checked_session_id(session_id))
+        active = judge(read, now=self._clock.now(), limits=self._limits)
         if not isinstance(active, ActiveSession):
-            raise not_active
+            raise not_active()
+        return active
+
+    async def rotate(self, session_id: str, *, by: Actor) -> NewSession:
+        """Replace the session id; the old one ends in the same transaction. Errors: SESSION_NOT_ACTIVE."""
+        return await self.replace_id(await self.active(session_id), action=Action.SESSION_ROTATE, by=by)
+
+    async def replace_id(
+        self, active: ActiveSession, *, authenticated: tuple[str, ...] | None = None, action: Action, by: Actor
+    ) -> NewSession:
+        """Give an active session a new id; `authenticated` as in the store's `replace_digest`.
+
+        Errors: SESSION_NOT_ACTIVE when it ended meanwhile.
+        """
         fresh = new_session_id(self._random)
+        session, now = active.session, self._clock.now()
         revision = await self._store.replace_digest(
-            old, expected_epoch=active.session.epoch, new=digest(fresh), now=now
+            session.digest,
+            expected_epoch=session.epoch,
+            new=digest(fresh),
+            authenticated=authenticated,
+            now=now,
+            event=by.event(action, now=now, subject=session.handle, user_id=session.user_id),
         )
         if revision is None:
-            raise not_active
-        return NewSession(session_id=fresh, active=active, revision=revision)
+            raise not_active()
+        session = replace(session, digest=digest(fresh), id_revision=revision)
+        if authenticated is not None:
+            session = replace(session, methods=authenticated, authenticated_at=now)
+        return NewSession(session_id=fresh, active=replace(active, session=session), revision=revision)
 
     async def list(self, user_id: str, *, page_size: int, before: tuple[datetime, str] | None) -> SessionPage:
         """List a user's live sessions, newest first. Errors: INVALID_FIELD."""
@@ -230,21 +172,26 @@ class Sessions:
         last = found[size - 1] if len(found) > size else None
         return SessionPage(sessions=found[:size], next_before=(last.created_at, last.handle) if last else None)
 
-    async def revoke(self, handle: str) -> int:
+    async def revoke(self, handle: str, *, by: Actor) -> int:
         """Revoke by handle; idempotent. Errors: INVALID_FIELD."""
         fields = Fields()
         check_handle("handle", handle, fields)
         fields.refuse()
-        return await self._store.revoke_handle(handle, now=self._clock.now())
+        now = self._clock.now()
+        return await self._store.revoke_handle(handle, now=now, event=by.event(Action.SESSION_REVOKE, now=now))
 
-    async def revoke_all_of_user(self, user_id: str, *, except_handle: str) -> int:
+    async def revoke_all_of_user(self, user_id: str, *, except_handle: str, by: Actor) -> int:
         """Revoke all of a user's sessions but one; idempotent. Errors: INVALID_FIELD."""
         fields = Fields()
         check_user_id(user_id, fields)
         if except_handle:
             check_handle("except_handle", except_handle, fields)
         fields.refuse()
-        return await self._store.revoke_user(user_id, except_handle=except_handle, now=self._clock.now())
+        now = self._clock.now()
+        event = by.event(
+            Action.SESSION_REVOKE_ALL, now=now, subject=user_id, user_id=user_id, except_handle=except_handle
+        )
+        return await self._store.revoke_user(user_id, except_handle=except_handle, now=now, event=event)
 
     async def recently_used(self, bridge_id: str, *, limit: int) -> AsyncIterator[tuple[ActiveSession, int]]:
         """Give the active sessions that a bridge used last, most recent first, each with its snapshot's revision.
@@ -304,23 +251,21 @@ class Sessions:
         )
         return remaining
 
-    @staticmethod
-    def _digest(session_id: str) -> bytes:
-        key = session_digest(session_id)
-        if key is None:
-            fields = Fields()
-            fields.add("session_id", "a session id, `sess_` and 49 letters and digits")
-            fields.refuse()
-            raise AssertionError("refuse raises")
-        return key
+
+def not_active() -> TrustError:
+    """Build the error for a session that has ended, or never was."""
+    return TrustError(Reason.SESSION_NOT_ACTIVE, "the session is not active")
 
 
-def check_context(context: RequestContext, fields: Fields) -> None:
-    """Note parts of a request context that are too long, and an address that is none."""
-    if context.client_ip and modes.pack_ip(context.client_ip) is None:
-        fields.add("context.client_ip", "an IPv4 or IPv6 address")
-    fields.utf8("context.device_fingerprint", context.device_fingerprint, most=512)
-    fields.utf8("context.user_agent", context.user_agent, most=1024)
+def checked_session_id(session_id: str) -> bytes:
+    """Digest of a session id. Errors: INVALID_FIELD."""
+    key = session_digest(session_id)
+    if key is None:
+        fields = Fields()
+        fields.add("session_id", "a session id, `sess_` and 49 letters and digits")
+        fields.refuse()
+        raise AssertionError("refuse raises")
+    return key
 
 
 def check_handle(field: str, handle: str, fields: Fields) -> None:

@@ -1,10 +1,11 @@
-"""Use cases of users: register, find, change, disable, delete, change the password."""
+"""Use cases of users: register, find, change, disable, delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowless.domain.audit import Action, Actor
 from flowless.domain.fields import Fields
-from flowless.domain.passwords import checked_new_password, normalised
+from flowless.domain.passwords import checked_new_password
 from flowless.domain.users import (
     EMAIL_BYTES,
     PROFILE_FIELDS,
@@ -19,7 +20,7 @@ from flowless.ports.passwords import PasswordHasher
 from flowless.ports.stores import Credentials, NewUser, UserStore
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
-from trust_core.identifiers import RandomBytes, is_session_handle, is_user_id, new_user_id
+from trust_core.identifiers import RandomBytes, is_user_id, new_user_id
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
@@ -69,7 +70,7 @@ class Users:
         self._clock = clock
         self._random = random
 
-    async def register(self, *, email: str, password: str, profile: Profile) -> User:
+    async def register(self, *, email: str, password: str, profile: Profile, by: Actor) -> User:
         """Create a user. Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED."""
         fields = Fields()
         canonical_email = self._addresses.canonical(email)
@@ -89,7 +90,13 @@ class Users:
             updated_at=now,
         )
         password_hash = await self._hasher.hash(form)
-        await self._store.add(NewUser(user=user, canonical_email=canonical_email or "", password_hash=password_hash))
+        new = NewUser(user=user, canonical_email=canonical_email or "", password_hash=password_hash)
+        await self._store.add(
+            new,
+            event=by.event(
+                Action.USER_REGISTER, now=now, subject=user.id, user_id=user.id, roles=list(user.profile.roles)
+            ),
+        )
         return user
 
     async def get(self, user_id: str) -> User:
@@ -99,6 +106,10 @@ class Users:
         if user is None:
             raise no_such_user()
         return user
+
+    async def credentials(self, user_id: str) -> Credentials | None:
+        """Find by id, with what a login compares."""
+        return await self._store.credentials(user_id)
 
     async def credentials_of(self, login: str) -> Credentials | None:
         """Find by e-mail address or user name; anything else finds nobody."""
@@ -129,7 +140,7 @@ class Users:
         found = await self._store.list(after=after, limit=size + 1)
         return UserPage(users=found[:size], next_after=found[size - 1].id if len(found) > size else "")
 
-    async def update(self, user_id: str, profile: Profile, only: frozenset[str]) -> tuple[User, int]:
+    async def update(self, user_id: str, profile: Profile, only: frozenset[str], *, by: Actor) -> tuple[User, int]:
         """Change the named profile fields. Errors: INVALID_FIELD, USER_NOT_FOUND, USER_NAME_TAKEN."""
         fields = Fields()
         check_user_id(user_id, fields)
@@ -139,60 +150,44 @@ class Users:
             fields.add("update_mask", "required")
         profile = checked_profile(profile, fields, only=only)
         fields.refuse()
-        updated = await self._store.update(user_id, profile, only, now=self._clock.now())
+        now = self._clock.now()
+        event = by.event(
+            Action.USER_UPDATE,
+            now=now,
+            subject=user_id,
+            user_id=user_id,
+            fields=sorted(only),
+            roles=list(profile.roles) if "roles" in only else [],
+        )
+        updated = await self._store.update(user_id, profile, only, now=now, event=event)
         if updated is None:
             raise no_such_user()
         return updated
 
-    async def disable(self, user_id: str) -> int:
-        """Forbid logins and revoke all sessions. Errors: INVALID_FIELD, USER_NOT_FOUND."""
-        return await self._set_status(user_id, UserStatus.DISABLED)
+    async def disable(self, user_id: str, *, by: Actor) -> int:
+        """Forbid logins, revoke all sessions, void all trust tokens. Errors: INVALID_FIELD, USER_NOT_FOUND."""
+        return await self._set_status(user_id, UserStatus.DISABLED, by=by)
 
-    async def enable(self, user_id: str) -> int:
+    async def enable(self, user_id: str, *, by: Actor) -> int:
         """Allow logins again. Errors: INVALID_FIELD, USER_NOT_FOUND."""
-        return await self._set_status(user_id, UserStatus.ACTIVE)
+        return await self._set_status(user_id, UserStatus.ACTIVE, by=by)
 
-    async def _set_status(self, user_id: str, status: UserStatus) -> int:
+    async def _set_status(self, user_id: str, status: UserStatus, *, by: Actor) -> int:
         self._check(user_id)
-        revision = await self._store.set_status(user_id, status, now=self._clock.now())
+        now = self._clock.now()
+        action = Action.USER_DISABLE if status is UserStatus.DISABLED else Action.USER_ENABLE
+        event = by.event(action, now=now, subject=user_id, user_id=user_id)
+        revision = await self._store.set_status(user_id, status, now=now, event=event)
         if revision is None:
             raise no_such_user()
         return revision
 
-    async def delete(self, user_id: str) -> int:
-        """Erase the user and all sessions; idempotent. Errors: INVALID_FIELD."""
+    async def delete(self, user_id: str, *, by: Actor) -> int:
+        """Erase the user with all sessions and trust tokens; idempotent. Errors: INVALID_FIELD."""
         self._check(user_id)
-        return await self._store.delete(user_id, now=self._clock.now())
-
-    async def change_password(self, user_id: str, *, current: str, new: str, except_handle: str) -> int:
-        """Replace the password and revoke the other sessions. Errors: INVALID_FIELD, LOGIN_REFUSED.
-
-        An unknown user costs as much as a wrong password and gets the same answer.
-        """
-        fields = Fields()
-        check_user_id(user_id, fields)
-        if not current:
-            fields.add("current_password", "required")
-        if except_handle and not is_session_handle(except_handle):
-            fields.add("except_handle", "a session handle, `sh_` and 22 letters and digits")
-        form = checked_new_password("new_password", new, fields)
-        fields.refuse()
-        refused = TrustError(Reason.LOGIN_REFUSED, "wrong user or password")
-        found = await self._store.credentials(user_id)
-        verdict = await self._hasher.verify(found.password_hash if found else None, normalised(current))
-        if found is None or not verdict.matches or found.user.status is not UserStatus.ACTIVE:
-            raise refused
-        new_hash = await self._hasher.hash(form)
-        revision = await self._store.set_password(
-            user_id,
-            expected_hash=found.password_hash,
-            new_hash=new_hash,
-            except_handle=except_handle,
-            now=self._clock.now(),
-        )
-        if revision is None:
-            raise refused
-        return revision
+        now = self._clock.now()
+        event = by.event(Action.USER_DELETE, now=now, subject=user_id, user_id=user_id)
+        return await self._store.delete(user_id, now=now, event=event)
 
     @staticmethod
     def _check(user_id: str) -> None:

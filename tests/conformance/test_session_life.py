@@ -23,14 +23,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from flowless.domain.sessions import ActiveSession, Session, SessionActivity, SessionLimits, judge
+from flowless.domain.sessions import ActiveSession, KeptSession, Session, SessionActivity, SessionLimits, judge
 from flowless.domain.users import UserStatus
 from tests.support.stores import ENGINES, HASH, NOW, fresh_digest, new_session
 from trust_core.modes import DenialReason
 
 T = TypeVar("T")
 
-LIMITS = SessionLimits(absolute=timedelta(minutes=60), idle=timedelta(minutes=20))
+LIMITS = SessionLimits(absolute=timedelta(minutes=60), idle=timedelta(minutes=20), per_user=100)
 INTERVAL = timedelta(minutes=1)
 MINUTES = st.integers(0, 30).map(lambda minutes: timedelta(minutes=minutes))
 
@@ -113,7 +113,8 @@ class SessionLife(RuleBasedStateMachine):
         if stale_hash or stale_epoch or user.deleted or not user.active:
             assert added is None
             return multiple()
-        self.wrote_nothing(added)
+        assert added is not None
+        self.wrote_nothing(added.id_revision)
         session = ModelSession(user=user, record=record, last_seen=self.now, digests=[record.digest])
         self.all.append(session)
         return session
@@ -152,21 +153,27 @@ class SessionLife(RuleBasedStateMachine):
     @rule(user=users, right=st.booleans(), kept=st.none() | sessions)
     def set_password(self, user: ModelUser, right: bool, kept: ModelSession | None) -> None:
         new_hash = f"{user.password_hash}'"
-        revision = self.run(
+        fresh = fresh_digest()
+        changed = self.run(
             self.stores.users.set_password(
                 user.id,
                 expected_hash=user.password_hash if right else "$wrong",
                 new_hash=new_hash,
-                except_handle=kept.record.handle if kept else "",
+                kept=KeptSession(digest=kept.digests[-1], new_digest=fresh) if kept else None,
                 now=self.now,
             )
         )
         if user.deleted or not right:
-            assert revision is None
-        else:
-            self.wrote(revision, "user", user.id)
-            self.revoke_all(user, kept)
-            user.password_hash = new_hash
+            assert changed is None
+            return
+        assert changed is not None
+        revision, is_kept = changed
+        self.wrote(revision, "user", user.id)
+        assert is_kept == (kept is not None and kept.user is user and not kept.revoked)
+        self.revoke_all(user, kept)
+        if kept is not None and is_kept:
+            kept.digests.append(fresh)
+        user.password_hash = new_hash
 
     @rule(user=users, active=st.booleans())
     def set_status(self, user: ModelUser, active: bool) -> None:

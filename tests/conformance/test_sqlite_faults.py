@@ -65,9 +65,7 @@ def _writes(stores: Stores) -> list[Awaitable[object]]:
         stores.users.update(SENTINEL, Profile(name=SENTINEL), frozenset({"name"}), now=NOW),
         stores.users.set_status(SENTINEL, UserStatus.DISABLED, now=NOW),
         stores.users.delete(SENTINEL, now=NOW),
-        stores.users.set_password(
-            SENTINEL, expected_hash=SENTINEL, new_hash=SENTINEL, except_handle=SENTINEL, now=NOW
-        ),
+        stores.users.set_password(SENTINEL, expected_hash=SENTINEL, new_hash=SENTINEL, now=NOW),
         stores.users.upgrade_hash(SENTINEL, expected_hash=SENTINEL, new_hash=SENTINEL),
         stores.sessions.add(new_session(user.id, handle=SENTINEL), expected_hash=SENTINEL),
         stores.sessions.revoke(SENTINEL.encode(), now=NOW),

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from flowless.domain.sessions import KeptSession
 from flowless.domain.users import PROFILE_FIELDS, Profile, UserStatus
 from flowless.ports.stores import NewUser
 from tests.support.stores import HASH, NOW, SECOND, Stores, new_user
 from trust_core.errors import Reason, TrustError
+from trust_core.identifiers import digest
 
 NOBODY = new_user()
 
@@ -208,7 +210,7 @@ async def test_what_concerns_nobody_answers_none(stores: Stores) -> None:
     end = await stores.end()
     assert await stores.users.update(NOBODY.id, CHANGED, frozenset({"name"}), now=NOW) is None
     assert await stores.users.set_status(NOBODY.id, UserStatus.DISABLED, now=NOW) is None
-    changed = stores.users.set_password(NOBODY.id, expected_hash=HASH, new_hash="new", except_handle="", now=NOW)
+    changed = stores.users.set_password(NOBODY.id, expected_hash=HASH, new_hash="new", now=NOW)
     assert await changed is None
     await stores.users.upgrade_hash(NOBODY.id, expected_hash=HASH, new_hash="new")
     assert await stores.end() == end
@@ -240,14 +242,19 @@ async def test_the_names_of_a_deleted_user_are_free(stores: Stores) -> None:
 async def test_a_new_password_revokes_all_sessions_but_the_named_one(stores: Stores) -> None:
     user = await stores.add_user()
     kept, lost = await stores.add_session(user), await stores.add_session(user)
-    revision, rows = await stores.written_by(
+    renewed = replace(kept, digest=digest("renewed"))
+    changed, rows = await stores.written_by(
         stores.users.set_password(
-            user.id, expected_hash=HASH, new_hash="new", except_handle=kept.handle, now=NOW + SECOND
+            user.id,
+            expected_hash=HASH,
+            new_hash="new",
+            kept=KeptSession(digest=kept.digest, new_digest=renewed.digest),
+            now=NOW + SECOND,
         )
     )
     assert rows == [("user", user.id)]
-    assert revision == await stores.end()
-    assert (await stores.is_live(kept), await stores.is_live(lost)) == (True, False)
+    assert changed == (await stores.end(), True)
+    assert [await stores.is_live(session) for session in (renewed, kept, lost)] == [True, False, False]
     found = await stores.users.credentials(user.id)
     assert found is not None
     assert (found.password_hash, found.user.updated_at) == ("new", NOW + SECOND)
@@ -257,7 +264,7 @@ async def test_a_password_that_changed_meanwhile_is_not_replaced(stores: Stores)
     user = await stores.add_user()
     session = await stores.add_session(user)
     end = await stores.end()
-    changed = stores.users.set_password(user.id, expected_hash="stale", new_hash="new", except_handle="", now=NOW)
+    changed = stores.users.set_password(user.id, expected_hash="stale", new_hash="new", now=NOW)
     assert await changed is None
     assert await stores.end() == end
     assert await stores.is_live(session)
@@ -266,10 +273,7 @@ async def test_a_password_that_changed_meanwhile_is_not_replaced(stores: Stores)
 async def test_of_many_who_replace_one_password_at_once_exactly_one_wins(stores: Stores) -> None:
     user = await stores.add_user()
     results = await asyncio.gather(
-        *(
-            stores.users.set_password(user.id, expected_hash=HASH, new_hash=f"new{n}", except_handle="", now=NOW)
-            for n in range(8)
-        )
+        *(stores.users.set_password(user.id, expected_hash=HASH, new_hash=f"new{n}", now=NOW) for n in range(8))
     )
     assert sum(result is not None for result in results) == 1
     assert len(await stores.rows()) == 1
@@ -288,7 +292,7 @@ async def test_a_better_hash_of_the_same_password_revokes_nothing_and_writes_no_
 
 async def test_a_better_hash_does_not_undo_a_password_that_changed_meanwhile(stores: Stores) -> None:
     user = await stores.add_user()
-    await stores.users.set_password(user.id, expected_hash=HASH, new_hash="new", except_handle="", now=NOW)
+    await stores.users.set_password(user.id, expected_hash=HASH, new_hash="new", now=NOW)
     await stores.users.upgrade_hash(user.id, expected_hash=HASH, new_hash="better")
     found = await stores.users.credentials(user.id)
     assert found is not None

@@ -337,9 +337,9 @@ def test_sessions_that_are_refused(cli: Cli) -> None:
 
 
 def test_migrating_says_what_it_did(empty: Cli) -> None:
-    assert empty.run("migrate").stdout == "schema migrated from nothing to 0002\n"
-    assert empty.run("migrate").stdout == "schema 0002 is there already\n"
-    assert empty.json("migrate") == {"before": "0002", "after": "0002"}
+    assert empty.run("migrate").stdout == "schema migrated from nothing to 0003\n"
+    assert empty.run("migrate").stdout == "schema 0003 is there already\n"
+    assert empty.json("migrate") == {"before": "0003", "after": "0003"}
 
 
 EVERY_KIND = [

@@ -185,13 +185,13 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Client], object], list[str]]] = {
         ),
         ["except_handle"],
     ),
-    "an exception that is none, at a new password": (
+    "a session that is none, at a new password": (
         lambda c: c.identity.ChangePassword(
             identity_pb2.ChangePasswordRequest(
-                user_id=UNKNOWN_USER, current_password="x", new_password=PASSWORD, except_handle="x"
+                user_id=UNKNOWN_USER, current_password="x", new_password=PASSWORD, session_id="x"
             )
         ),
-        ["except_handle"],
+        ["session_id", "context.client_ip"],
     ),
     "a negative page size": (
         lambda c: c.identity.ListUsers(identity_pb2.ListUsersRequest(page_size=-1)),
@@ -395,20 +395,23 @@ def test_a_refused_login_does_not_say_why(client: Client) -> None:
     assert refusals.pop()[0] == "UNAUTHENTICATED"
 
 
-def _change(client: Client, user_id: str, current: str, new: str, *, keep: str = "") -> int:
+def _change(
+    client: Client, user_id: str, current: str, new: str, *, keep: str = ""
+) -> identity_pb2.ChangePasswordResponse:
     return client.identity.ChangePassword(
         identity_pb2.ChangePasswordRequest(
-            user_id=user_id, current_password=current, new_password=new, except_handle=keep
+            user_id=user_id, current_password=current, new_password=new, session_id=keep, context=BROWSER
         )
-    ).revision
+    )
 
 
 def test_a_new_password_ends_the_other_sessions_and_the_old_password(client: Client) -> None:
     user = client.register()
     kept, lost = client.log_in(user), client.log_in(user)
-    revision = _change(client, user.id, PASSWORD, "a new password entirely", keep=kept.session.handle)
-    assert client.denial(kept.session_id, min_revision=revision) == ""
-    assert client.denial(lost.session_id, min_revision=revision) == "REVOKED"
+    changed = _change(client, user.id, PASSWORD, "a new password entirely", keep=kept.session_id)
+    assert client.denial(changed.session_id, min_revision=changed.revision) == ""
+    assert client.denial(kept.session_id, min_revision=changed.revision) == "UNKNOWN"
+    assert client.denial(lost.session_id, min_revision=changed.revision) == "REVOKED"
     assert outcome(lambda: client.log_in(user)) == ("UNAUTHENTICATED", "LOGIN_REFUSED")
     refused = ("UNAUTHENTICATED", "LOGIN_REFUSED")
     assert outcome(lambda: _change(client, user.id, PASSWORD, "another password entirely")) == refused
@@ -640,7 +643,7 @@ def test_every_call_that_writes_the_log_says_its_revision_in_the_trailing_metada
         (
             client.identity.ChangePassword,
             identity_pb2.ChangePasswordRequest(
-                user_id=user.id, current_password=PASSWORD, new_password="another password"
+                user_id=user.id, current_password=PASSWORD, new_password="another password", context=BROWSER
             ),
         ),
         (client.identity.DisableUser, identity_pb2.DisableUserRequest(user_id=user.id)),
@@ -650,6 +653,44 @@ def test_every_call_that_writes_the_log_says_its_revision_in_the_trailing_metada
     for method, request in calls:
         response, call = method.with_call(request)
         assert dict(call.trailing_metadata())[REVISION_KEY] == str(response.revision)
+
+
+def test_who_proves_again_who_they_are_gets_a_new_id_and_a_new_login_time(client: Client) -> None:
+    user = client.register()
+    login = client.log_in(user)
+
+    def again(session_id: str, password: str) -> session_pb2.ReauthenticateResponse:
+        return client.sessions.Reauthenticate(
+            session_pb2.ReauthenticateRequest(session_id=session_id, password=password, context=BROWSER)
+        )
+
+    assert outcome(lambda: again(login.session_id, "wrong password")) == ("UNAUTHENTICATED", "LOGIN_REFUSED")
+    assert client.denial(login.session_id) == ""
+    renewed = again(login.session_id, PASSWORD)
+    assert renewed.session.handle == login.session.handle
+    assert renewed.session.create_time == login.session.create_time
+    assert renewed.session.authenticate_time.ToNanoseconds() > login.session.authenticate_time.ToNanoseconds()
+    assert client.denial(renewed.session_id, min_revision=renewed.revision) == ""
+    assert client.denial(login.session_id, min_revision=renewed.revision) == "UNKNOWN"
+    assert outcome(lambda: again(login.session_id, PASSWORD)) == ("FAILED_PRECONDITION", "SESSION_NOT_ACTIVE")
+
+
+def test_new_roles_say_that_the_session_id_should_be_replaced(client: Client) -> None:
+    user = client.register()
+    login = client.log_in(user)
+    assert not login.session.rotation_due
+    update = client.identity.UpdateUser(
+        identity_pb2.UpdateUserRequest(
+            user_id=user.id,
+            user=types_pb2.User(roles=["admin"]),
+            update_mask=field_mask_pb2.FieldMask(paths=["roles"]),
+        )
+    )
+    answer = client.validate(login.session_id, min_revision=update.revision)
+    assert list(answer.active.session.user.roles) == ["admin"]
+    assert answer.active.session.rotation_due
+    rotated = client.sessions.RotateSession(session_pb2.RotateSessionRequest(session_id=login.session_id))
+    assert not rotated.session.rotation_due
 
 
 # --- activity ---------------------------------------------------------------------------------------------------

@@ -192,14 +192,17 @@ def test_a_password_change_ends_the_other_sessions(system: System, email: str) -
     kept, other = system.app.log_in(email), system.app.log_in(email)
     for login in (kept, other):
         system.app.validate(login.session_id)
-    system.app.identity.ChangePassword(
+    changed = system.app.identity.ChangePassword(
         identity_pb2.ChangePasswordRequest(
             user_id=user.id,
             current_password=PASSWORD,
             new_password="another password entirely",
+            session_id=kept.session_id,
+            context=types_pb2.RequestContext(client_ip="203.0.113.7"),
         )
     )
-    assert system.app.validate(kept.session_id).HasField("session")
+    assert system.app.validate(changed.session_id).HasField("session")
+    assert system.app.validate(kept.session_id).denial.reason == types_pb2.DENIAL_REASON_UNKNOWN
     assert system.app.validate(other.session_id).denial.reason == types_pb2.DENIAL_REASON_REVOKED
 
 

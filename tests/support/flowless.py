@@ -25,7 +25,7 @@ from flowless.grpc.server import SERVICES
 from flowless.services.bridges import Bridges
 from tests.support.clock import FakeClock
 from tests.support.rpc import detail, reason
-from tests.support.stores import counting_random, new_sqlite_file, sqlite_url
+from tests.support.stores import BY, counting_random, new_sqlite_file, sqlite_url
 from tools.processes import TESTING, FlowlessProcess
 from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
 from trustlayer.v1.admin_pb2_grpc import AdminServiceStub
@@ -240,7 +240,7 @@ def prepare(directory: Path) -> tuple[Path, str]:
         file = await new_sqlite_file(directory)
         database = Database.open(sqlite_url(file))
         bridges = Bridges(store=SqlBridgeStore(database=database), clock=FakeClock(), random=counting_random)
-        created = await bridges.create("everything", frozenset(Scope))
+        created = await bridges.create("everything", frozenset(Scope), by=BY)
         await database.close()
         return file, created.secret
 

@@ -56,11 +56,15 @@ def addresses_in(text: str) -> list[str]:
 
 
 def pinned(lock: Path) -> dict[str, tuple[str, int]]:
-    """Package -> its exact version and the number of its hashes."""
+    """Package -> its exact version and the number of its hashes; a second version names its condition too."""
     pins: dict[str, tuple[str, int]] = {}
     for block in re.split(r"(?m)^(?=[A-Za-z0-9])", lock.read_text()):
-        if match := re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([\w.!+]+)", block):
-            pins[match[1].lower()] = (match[2], len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block)))
+        if match := re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([\w.!+]+)( ;[^\\\n]+)?", block):
+            name = match[1].lower()
+            pins[name + (match[3] or "") if name in pins else name] = (
+                match[2],
+                len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block)),
+            )
     return pins
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
@@ -16,10 +17,12 @@ from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
 from flowless.adapters.sql.users import SqlUserStore
+from flowless.domain.audit import Actor
 from flowless.domain.bridges import Bridge, BridgeSecret, Scope
 from flowless.domain.revocations import Revocation
 from flowless.domain.sessions import Session
 from flowless.domain.users import Profile, User, UserStatus
+from flowless.ports.audit import AuditTrail
 from flowless.ports.housekeeping import HousekeepingStore
 from flowless.ports.replicas import ReplicaRegistry
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
@@ -29,6 +32,7 @@ from trust_core.modes import RequestContext, bind
 
 NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HASH: Final = "$hash$1"
+BY: Final = Actor(name="test")
 SECOND: Final = timedelta(seconds=1)
 HOUR: Final = timedelta(hours=1)
 
@@ -43,6 +47,7 @@ class Stores:
     log: RevocationLog
     housekeeping: HousekeepingStore
     replicas: ReplicaRegistry
+    audit: AuditTrail
     log_of: Callable[..., RevocationLog]
     """The log as a replica reads it whose last report was this."""
     when_log_written: Callable[[Callable[[], None]], None]
@@ -72,8 +77,9 @@ class Stores:
         found = await self.users.credentials(user.id)
         assert found is not None
         fresh = new_session(user.id, epoch=found.epoch, **changes)
-        assert await self.sessions.add(fresh, expected_hash=found.password_hash) is not None
-        return fresh
+        added = await self.sessions.add(fresh, expected_hash=found.password_hash)
+        assert added is not None
+        return added
 
     async def is_live(self, session: Session) -> bool:
         """Whether the session is neither revoked, nor of an epoch before, nor of a user who is not active."""
@@ -99,6 +105,7 @@ def over(database: Database) -> Stores:
         log=SqlRevocationLog(database=database),
         housekeeping=SqlHousekeepingStore(database=database),
         replicas=SqlReplicaRegistry(database=database),
+        audit=SqlAuditTrail(database=database),
         log_of=lambda replica_id, beat=1: SqlRevocationLog(
             database=database, replica_id=replica_id, confirmed_beat=lambda: beat
         ),

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
 from flowless.adapters.sql.schema import bridge_secrets, bridges
+from flowless.domain.audit import AuditEvent
 from flowless.domain.bridges import Bridge, BridgeSecret
 from trust_core.errors import Reason, TrustError
 
@@ -20,13 +21,15 @@ class SqlBridgeStore:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def add(self, bridge: Bridge) -> None:
+    async def add(self, bridge: Bridge, *, event: AuditEvent | None = None) -> None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> None:
             await tx.connection.execute(sa.insert(bridges).values(rows.bridge_values(bridge)))
             for secret in bridge.secrets:
                 await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge.id, secret)))
+            if event is not None:
+                await tx.audit(event)
 
         try:
             await self._database.write(work)
@@ -67,7 +70,14 @@ class SqlBridgeStore:
                 secrets.append({key.removeprefix("secret_"): row[key] for key in row if key.startswith("secret_")})
         return [rows.bridge_of(row, secrets) for row, secrets in grouped.values()]
 
-    async def add_secret(self, bridge_id: str, secret: BridgeSecret, *, others_expire_at: datetime) -> int | None:
+    async def add_secret(
+        self,
+        bridge_id: str,
+        secret: BridgeSecret,
+        *,
+        others_expire_at: datetime,
+        event: AuditEvent | None = None,
+    ) -> int | None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int | None:
@@ -89,11 +99,14 @@ class SqlBridgeStore:
             )
             await tx.connection.execute(others)
             await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge_id, secret)))
-            return await tx.append("bridge", bridge_id, now=secret.created_at)
+            revision = await tx.append("bridge", bridge_id, now=secret.created_at)
+            if event is not None:
+                await tx.audit(event)
+            return revision
 
         return await self._database.write(work)
 
-    async def revoke(self, bridge_id: str, *, now: datetime) -> int | None:
+    async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int | None:
@@ -105,6 +118,9 @@ class SqlBridgeStore:
                 return await tx.log_end()
             revoked = sa.update(bridges).where(bridges.c.id == bridge_id).values(revoked_us=to_us(now))
             await tx.connection.execute(revoked)
-            return await tx.append("bridge", bridge_id, now=now)
+            revision = await tx.append("bridge", bridge_id, now=now)
+            if event is not None:
+                await tx.audit(event)
+            return revision
 
         return await self._database.write(work)

@@ -1,7 +1,7 @@
 """Between rows and records."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,11 @@ from flowless.domain.users import Profile, User, UserStatus, canonical_user_name
 from trust_core.modes import Binding
 
 Row = Mapping[str, Any]
+
+
+def list_text(values: Sequence[str]) -> str:
+    """Write a list of texts as its column holds it."""
+    return _json(list(values))
 
 
 def _json(value: object) -> str:
@@ -51,6 +56,7 @@ def user_values(user: User) -> dict[str, object]:
         "status": user.status.value,
         "created_us": to_us(user.created_at),
         "updated_us": to_us(user.updated_at),
+        "privilege_revision": user.privilege_revision,
         **profile_values(user.profile),
     }
 
@@ -75,6 +81,7 @@ def user_of(row: Row, prefix: str = "") -> User:
         ),
         created_at=from_us(row[prefix + "created_us"]),
         updated_at=from_us(row[prefix + "updated_us"]),
+        privilege_revision=row[prefix + "privilege_revision"],
     )
 
 
@@ -98,6 +105,7 @@ def session_values(session: Session) -> dict[str, object]:
         "expires_us": to_us(session.expires_at),
         "revoked_us": None if session.revoked_at is None else to_us(session.revoked_at),
         "used_by": session.bridge_id,
+        "id_revision": session.id_revision,
     }
 
 
@@ -122,6 +130,7 @@ def session_of(row: Row, prefix: str = "") -> Session:
         last_seen_at=from_us(row[prefix + "last_seen_us"]),
         expires_at=from_us(row[prefix + "expires_us"]),
         revoked_at=_optional(row[prefix + "revoked_us"]),
+        id_revision=row[prefix + "id_revision"],
     )
 
 

@@ -1,7 +1,9 @@
 """Sessions in SQL."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -9,9 +11,16 @@ from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
 from flowless.adapters.sql.schema import log_head, sessions, users
 from flowless.adapters.sql.users import revoke_user_sessions
+from flowless.domain.audit import AuditEvent
 from flowless.domain.sessions import Session, SessionActivity, SessionRead
 from flowless.domain.users import UserStatus
+from flowless.ports.stores import SessionRoom
 from trust_core.errors import Reason, TrustError
+
+T = TypeVar("T")
+
+_MOST_EVICTED: Final = 100
+"""Of one login: when a deployment lowers its limit, a user's logins work off the rest."""
 
 _COLUMNS = sa.select(
     log_head.c.revision.label("log_revision"),
@@ -58,10 +67,17 @@ class SqlSessionStore:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def add(self, session: Session, *, expected_hash: str) -> int | None:
+    async def add(
+        self,
+        session: Session,
+        *,
+        expected_hash: str,
+        room: SessionRoom | None = None,
+        event: AuditEvent | None = None,
+    ) -> Session | None:
         """See the port."""
 
-        async def work(tx: WriteTransaction) -> int | None:
+        async def work(tx: WriteTransaction) -> Session | None:
             # FOR UPDATE: revoking all of the user's sessions either sees this session or moves the epoch first.
             same_user = (
                 sa.select(users.c.id)
@@ -75,12 +91,11 @@ class SqlSessionStore:
             )
             if (await tx.connection.execute(same_user)).first() is None:
                 return None
-            await tx.connection.execute(sa.insert(sessions).values(rows.session_values(session)))
-            return await tx.log_end()
+            return await add_session(tx, session, room=room, event=event)
 
         return await self._write_fresh(work)
 
-    async def _write_fresh(self, work: Callable[[WriteTransaction], Awaitable[int | None]]) -> int | None:
+    async def _write_fresh(self, work: Callable[[WriteTransaction], Awaitable[T]]) -> T:
         """Write a new digest or handle; one that another session has is a conflict, never two sessions in one."""
         try:
             return await self._database.write(work)
@@ -97,39 +112,56 @@ class SqlSessionStore:
         found = await self._database.fetch(_READ_MANY, {"digests": list(digests)})
         return {bytes(row["s_digest"]): _session_read(row) for row in found}
 
-    async def revoke(self, digest: bytes, *, now: datetime) -> int:
+    async def revoke(self, digest: bytes, *, now: datetime, event: AuditEvent | None = None) -> int:
         """See the port."""
-        return await self._revoke(sessions.c.digest == digest, now=now)
+        return await self._revoke(sessions.c.digest == digest, now=now, event=event)
 
-    async def revoke_handle(self, handle: str, *, now: datetime) -> int:
+    async def revoke_handle(self, handle: str, *, now: datetime, event: AuditEvent | None = None) -> int:
         """See the port."""
-        return await self._revoke(sessions.c.handle == handle, now=now)
+        return await self._revoke(sessions.c.handle == handle, now=now, event=event)
 
-    async def _revoke(self, which: sa.ColumnElement[bool], *, now: datetime) -> int:
+    async def _revoke(self, which: sa.ColumnElement[bool], *, now: datetime, event: AuditEvent | None) -> int:
         async def work(tx: WriteTransaction) -> int:
             statement = (
                 sa.update(sessions)
                 .where(which, sessions.c.revoked_us.is_(None))
                 .values(revoked_us=to_us(now))
-                .returning(sessions.c.digest)
+                .returning(sessions.c.digest, sessions.c.handle, sessions.c.user_id)
             )
-            digest = (await tx.connection.execute(statement)).scalar_one_or_none()
-            if digest is None:
+            revoked = (await tx.connection.execute(statement)).one_or_none()
+            if revoked is None:
                 return await tx.log_end()
-            return await tx.append("session", bytes(digest).hex(), now=now)
+            revision = await tx.append("session", bytes(revoked.digest).hex(), now=now)
+            if event is not None:
+                await tx.audit(replace(event, subject=revoked.handle, user_id=revoked.user_id))
+            return revision
 
         return await self._database.write(work)
 
-    async def revoke_user(self, user_id: str, *, except_handle: str, now: datetime) -> int:
+    async def revoke_user(
+        self, user_id: str, *, except_handle: str, now: datetime, event: AuditEvent | None = None
+    ) -> int:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int:
-            return await revoke_user_sessions(tx, user_id, except_handle=except_handle, now=now)
+            return await revoke_user_sessions(tx, user_id, except_handle=except_handle, now=now, event=event)
 
         return await self._database.write(work)
 
-    async def replace_digest(self, digest: bytes, *, expected_epoch: int, new: bytes, now: datetime) -> int | None:
+    async def replace_digest(
+        self,
+        digest: bytes,
+        *,
+        expected_epoch: int,
+        new: bytes,
+        authenticated: tuple[str, ...] | None = None,
+        now: datetime,
+        event: AuditEvent | None = None,
+    ) -> int | None:
         """See the port."""
+        values: dict[str, Any] = {"digest": new}
+        if authenticated is not None:
+            values |= {"authenticated_us": to_us(now), "methods": rows.list_text(authenticated)}
 
         async def work(tx: WriteTransaction) -> int | None:
             live_user = sa.exists().where(
@@ -146,11 +178,16 @@ class SqlSessionStore:
                     sessions.c.expires_us > to_us(now),
                     live_user,
                 )
-                .values(digest=new)
+                .values(values)
             )
             if not (await tx.connection.execute(statement)).rowcount:
                 return None
-            return await tx.append("session", digest.hex(), now=now)
+            revision = await tx.append("session", digest.hex(), now=now)
+            made = sa.update(sessions).where(sessions.c.digest == new).values(id_revision=revision)
+            await tx.connection.execute(made)
+            if event is not None:
+                await tx.audit(event)
+            return revision
 
         return await self._write_fresh(work)
 
@@ -233,3 +270,39 @@ class SqlSessionStore:
             await tx.connection.execute(statement, updates)
 
         await self._database.write(work)
+
+
+async def add_session(
+    tx: WriteTransaction, session: Session, *, room: SessionRoom | None, event: AuditEvent | None
+) -> Session:
+    """Add a session under its user's row lock, which the caller holds, and revoke the oldest ones over the limit."""
+    session = replace(session, id_revision=await tx.log_end())
+    await tx.connection.execute(sa.insert(sessions).values(rows.session_values(session)))
+    evicted = [] if room is None else await _evict(tx, session, room)
+    if event is not None:
+        await tx.audit(replace(event, details={**event.details, "evicted": evicted}) if evicted else event)
+    return session
+
+
+async def _evict(tx: WriteTransaction, added: Session, room: SessionRoom) -> list[str]:
+    """Revoke the user's oldest live sessions until `most` are left; the one that was just added stays."""
+    over = (
+        sa.select(sessions.c.digest, sessions.c.handle)
+        .where(
+            sessions.c.user_id == added.user_id,
+            sessions.c.digest != added.digest,
+            sessions.c.epoch == added.epoch,
+            sessions.c.revoked_us.is_(None),
+            sessions.c.expires_us > to_us(added.created_at),
+            sessions.c.last_seen_us > to_us(room.seen_after),
+        )
+        .order_by(sessions.c.created_us.desc(), sessions.c.handle.desc())
+        .offset(room.most - 1)
+        .limit(_MOST_EVICTED)
+    )
+    found = (await tx.connection.execute(over)).all()
+    for row in found:
+        ended = sa.update(sessions).where(sessions.c.digest == row.digest).values(revoked_us=to_us(added.created_at))
+        await tx.connection.execute(ended)
+        await tx.append("session", bytes(row.digest).hex(), now=added.created_at)
+    return [row.handle for row in found]

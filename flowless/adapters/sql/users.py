@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
 from flowless.adapters.sql.schema import sessions, users
+from flowless.domain.audit import AuditEvent
+from flowless.domain.sessions import KeptSession
 from flowless.domain.users import Profile, User, UserStatus
 from flowless.ports.stores import Credentials, NewUser
 from trust_core.errors import Reason, TrustError
@@ -20,7 +22,7 @@ class SqlUserStore:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def add(self, new: NewUser) -> None:
+    async def add(self, new: NewUser, *, event: AuditEvent | None = None) -> None:
         """See the port."""
         values = rows.user_values(new.user) | {
             "canonical_email": new.canonical_email,
@@ -33,6 +35,8 @@ class SqlUserStore:
             if (await tx.connection.execute(taken)).first() is not None:
                 raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
             await tx.connection.execute(sa.insert(users).values(values))
+            if event is not None:
+                await tx.audit(event)
 
         await self._write_named(work)
 
@@ -78,22 +82,37 @@ class SqlUserStore:
         return [rows.user_of(_plain(row)) for row in found]
 
     async def update(
-        self, user_id: str, profile: Profile, only: frozenset[str], *, now: datetime
+        self,
+        user_id: str,
+        profile: Profile,
+        only: frozenset[str],
+        *,
+        now: datetime,
+        event: AuditEvent | None = None,
     ) -> tuple[User, int] | None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> tuple[User, int] | None:
-            values = rows.profile_values(profile, only) | {"updated_us": to_us(now)}
-            statement = sa.update(users).where(users.c.id == user_id).values(values).returning(*users.c)
-            row = (await tx.connection.execute(statement)).mappings().first()
-            if row is None:
+            query = sa.select(users.c.roles).where(users.c.id == user_id).with_for_update()
+            roles = (await tx.connection.execute(query)).scalar_one_or_none()
+            if roles is None:
                 return None
-            return rows.user_of(_plain(row)), await tx.append("user", user_id, now=now)
+            revision = await tx.append("user", user_id, now=now)
+            values = rows.profile_values(profile, only) | {"updated_us": to_us(now)}
+            if values.get("roles", roles) != roles:
+                values["privilege_revision"] = revision
+            statement = sa.update(users).where(users.c.id == user_id).values(values).returning(*users.c)
+            row = (await tx.connection.execute(statement)).mappings().one()
+            if event is not None:
+                await tx.audit(event)
+            return rows.user_of(_plain(row)), revision
 
         result: tuple[User, int] | None = await self._write_named(work)
         return result
 
-    async def set_status(self, user_id: str, status: UserStatus, *, now: datetime) -> int | None:
+    async def set_status(
+        self, user_id: str, status: UserStatus, *, now: datetime, event: AuditEvent | None = None
+    ) -> int | None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int | None:
@@ -106,34 +125,54 @@ class SqlUserStore:
             values: dict[str, Any] = {"status": status.value, "updated_us": to_us(now)}
             if status is UserStatus.DISABLED:
                 values["session_epoch"] = users.c.session_epoch + 1
+                values["token_epoch"] = users.c.token_epoch + 1
             await tx.connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
-            return await tx.append("user", user_id, now=now)
+            revision = await tx.append("user", user_id, now=now)
+            if event is not None:
+                await tx.audit(event)
+            return revision
 
         return await self._database.write(work)
 
-    async def delete(self, user_id: str, *, now: datetime) -> int:
+    async def delete(self, user_id: str, *, now: datetime, event: AuditEvent | None = None) -> int:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int:
             gone = (await tx.connection.execute(sa.delete(users).where(users.c.id == user_id))).rowcount
-            return await tx.append("user", user_id, now=now) if gone else await tx.log_end()
+            if not gone:
+                return await tx.log_end()
+            revision = await tx.append("user", user_id, now=now)
+            if event is not None:
+                await tx.audit(event)
+            return revision
 
         return await self._database.write(work)
 
     async def set_password(
-        self, user_id: str, *, expected_hash: str, new_hash: str, except_handle: str, now: datetime
-    ) -> int | None:
+        self,
+        user_id: str,
+        *,
+        expected_hash: str,
+        new_hash: str,
+        kept: KeptSession | None = None,
+        now: datetime,
+        event: AuditEvent | None = None,
+    ) -> tuple[int, bool] | None:
         """See the port."""
 
-        async def work(tx: WriteTransaction) -> int | None:
+        async def work(tx: WriteTransaction) -> tuple[int, bool] | None:
             statement = (
                 sa.update(users)
                 .where(users.c.id == user_id, users.c.password_hash == expected_hash)
-                .values(password_hash=new_hash, updated_us=to_us(now))
+                .values(password_hash=new_hash, updated_us=to_us(now), token_epoch=users.c.token_epoch + 1)
             )
             if not (await tx.connection.execute(statement)).rowcount:
                 return None
-            return await revoke_user_sessions(tx, user_id, except_handle=except_handle, now=now)
+            revision = await revoke_user_sessions(tx, user_id, now=now)
+            is_kept = kept is not None and await _keep(tx, user_id, kept, revision=revision)
+            if event is not None:
+                await tx.audit(event)
+            return revision, is_kept
 
         return await self._database.write(work)
 
@@ -150,7 +189,25 @@ class SqlUserStore:
         await self._database.write(work)
 
 
-async def revoke_user_sessions(tx: WriteTransaction, user_id: str, *, except_handle: str, now: datetime) -> int:
+async def _keep(tx: WriteTransaction, user_id: str, kept: KeptSession, *, revision: int) -> bool:
+    """Bring a session of the epoch that has just ended into the new one, under its new digest."""
+    epoch = sa.select(users.c.session_epoch).where(users.c.id == user_id).scalar_subquery()
+    statement = (
+        sa.update(sessions)
+        .where(
+            sessions.c.digest == kept.digest,
+            sessions.c.user_id == user_id,
+            sessions.c.epoch == epoch - 1,
+            sessions.c.revoked_us.is_(None),
+        )
+        .values(epoch=epoch, digest=kept.new_digest, id_revision=revision)
+    )
+    return bool((await tx.connection.execute(statement)).rowcount)
+
+
+async def revoke_user_sessions(
+    tx: WriteTransaction, user_id: str, *, except_handle: str = "", now: datetime, event: AuditEvent | None = None
+) -> int:
     """Revoke all of a user's sessions but one by moving the user to a new epoch: one write, whatever their number."""
     moved = (
         sa.update(users)
@@ -168,7 +225,10 @@ async def revoke_user_sessions(tx: WriteTransaction, user_id: str, *, except_han
             .where(sessions.c.handle == except_handle, sessions.c.user_id == user_id, sessions.c.epoch == epoch - 1)
             .values(epoch=epoch)
         )
-    return await tx.append("user", user_id, now=now)
+    revision = await tx.append("user", user_id, now=now)
+    if event is not None:
+        await tx.audit(event)
+    return revision
 
 
 def _plain(row: sa.RowMapping) -> dict[str, Any]:

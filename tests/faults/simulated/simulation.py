@@ -183,9 +183,6 @@ class Replica:
         self.sessions = Sessions(
             store=cast("Any", store),
             reads=tiers,
-            user_store=unused,
-            users=unused,
-            hasher=unused,
             limits=LIMITS,
             activity_interval=timedelta(seconds=60),
             clock=self.clock,

@@ -16,7 +16,7 @@ from tests.faults.simulated.network import Gate
 from tests.support.scripted_replicas import ScriptedReplicas
 from trust_core.errors import Reason, TrustError
 
-LIMITS: Final = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=8))
+LIMITS: Final = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=8), per_user=100)
 """Long enough that a wall clock which is an hour off ends no session."""
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from flowless.domain.audit import AuditEvent
 from flowless.domain.bridges import Bridge, BridgeSecret, Scope
 from flowless.domain.revocations import Revocation
 from flowless.ports.stores import BridgeStore
 from flowless.services.bridges import Bridges, NewSecret
 from tests.support.clock import FakeClock
-from tests.support.stores import counting_random, sqlite
+from tests.support.stores import BY, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import new_bridge_id, new_bridge_secret
 
@@ -38,8 +39,8 @@ class CountingStore:
             raise error
         return found
 
-    async def add(self, bridge: Bridge) -> None:
-        await self._store.add(bridge)
+    async def add(self, bridge: Bridge, *, event: AuditEvent | None = None) -> None:
+        await self._store.add(bridge, event=event)
 
     async def find(self, name: str) -> Bridge | None:
         return await self._store.find(name)
@@ -47,11 +48,18 @@ class CountingStore:
     async def list(self) -> Sequence[Bridge]:
         return await self._store.list()
 
-    async def add_secret(self, bridge_id: str, secret: BridgeSecret, *, others_expire_at: datetime) -> int | None:
-        return await self._store.add_secret(bridge_id, secret, others_expire_at=others_expire_at)
+    async def add_secret(
+        self,
+        bridge_id: str,
+        secret: BridgeSecret,
+        *,
+        others_expire_at: datetime,
+        event: AuditEvent | None = None,
+    ) -> int | None:
+        return await self._store.add_secret(bridge_id, secret, others_expire_at=others_expire_at, event=event)
 
-    async def revoke(self, bridge_id: str, *, now: datetime) -> int | None:
-        return await self._store.revoke(bridge_id, now=now)
+    async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:
+        return await self._store.revoke(bridge_id, now=now, event=event)
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def bridges(store: CountingStore, clock: FakeClock) -> Bridges:
 
 @pytest.fixture
 async def shop(bridges: Bridges) -> NewSecret:
-    return await bridges.create("shop", VALIDATE)
+    return await bridges.create("shop", VALIDATE, by=BY)
 
 
 def _row(bridge_id: str) -> Revocation:
@@ -101,7 +109,7 @@ async def test_a_bridge_is_read_once_in_two_seconds(
 
 async def test_a_replica_obeys_its_own_revocation_at_once(bridges: Bridges, shop: NewSecret) -> None:
     await bridges.authenticate(shop.secret)
-    await bridges.revoke(shop.bridge.id)
+    await bridges.revoke(shop.bridge.id, by=BY)
     await _refused(bridges, shop.secret)
 
 
@@ -109,7 +117,7 @@ async def test_another_replicas_revocation_is_obeyed_at_once_when_the_log_tells_
     bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
     await bridges.authenticate(shop.secret)
-    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id)
+    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id, by=BY)
     bridges.on_revocation(_row("another" + "0" * 9))
     await bridges.authenticate(shop.secret)  # nobody has told this replica yet
     assert store.reads == 1
@@ -121,7 +129,7 @@ async def test_another_replicas_revocation_that_nobody_told_of_is_obeyed_after_t
     bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
     await bridges.authenticate(shop.secret)
-    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id)
+    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id, by=BY)
     clock.advance(2.001)
     await _refused(bridges, shop.secret)
 
@@ -151,7 +159,7 @@ async def test_a_read_in_flight_during_a_revocation_is_not_remembered(
 async def test_a_secret_that_expires_is_refused_even_while_its_bridge_is_remembered(
     bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
-    rotated = await bridges.rotate(shop.bridge.id, overlap=timedelta(seconds=1))
+    rotated = await bridges.rotate(shop.bridge.id, overlap=timedelta(seconds=1), by=BY)
     reads = store.reads
     await bridges.authenticate(shop.secret)
     clock.advance(1)
@@ -161,10 +169,10 @@ async def test_a_secret_that_expires_is_refused_even_while_its_bridge_is_remembe
 
 
 async def test_a_refusal_never_says_why(bridges: Bridges, clock: FakeClock, shop: NewSecret) -> None:
-    rotated = await bridges.create("rotated", VALIDATE)
-    await bridges.rotate(rotated.bridge.id, overlap=timedelta(0))
-    revoked = await bridges.create("revoked", VALIDATE)
-    await bridges.revoke(revoked.bridge.id)
+    rotated = await bridges.create("rotated", VALIDATE, by=BY)
+    await bridges.rotate(rotated.bridge.id, overlap=timedelta(0), by=BY)
+    revoked = await bridges.create("revoked", VALIDATE, by=BY)
+    await bridges.revoke(revoked.bridge.id, by=BY)
     refused = [
         "", "x", shop.secret[:-1], shop.secret + "0", shop.secret.lower(), "brdg_\0",
         new_bridge_secret(new_bridge_id(counting_random), counting_random),
@@ -188,7 +196,7 @@ async def test_bridges_that_do_not_exist_are_not_remembered(bridges: Bridges) ->
 
 async def test_memory_is_bounded(bridges: Bridges, shop: NewSecret, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowless.services.bridges._CACHE_ENTRIES", 2)
-    others = [await bridges.create(f"bridge-{number}", VALIDATE) for number in range(5)]
+    others = [await bridges.create(f"bridge-{number}", VALIDATE, by=BY) for number in range(5)]
     for new in (shop, *others):
         await bridges.authenticate(new.secret)
         assert len(bridges._cache) <= 2
@@ -208,29 +216,29 @@ async def test_a_bridge_that_does_not_exist_is_not_found(bridges: Bridges, name:
 @pytest.mark.parametrize("name", ["", "-x", ".x", "a b", "x" * 65, "ключ", "a\n", "a/b"])
 async def test_a_name_that_is_none_is_refused(bridges: Bridges, name: str) -> None:
     with pytest.raises(TrustError) as caught:
-        await bridges.create(name, VALIDATE)
+        await bridges.create(name, VALIDATE, by=BY)
     assert [violation.field for violation in caught.value.violations] == ["name"]
 
 
 @pytest.mark.parametrize("overlap", [timedelta(microseconds=-1), timedelta(days=30, microseconds=1), timedelta.max])
 async def test_an_overlap_is_bounded(bridges: Bridges, shop: NewSecret, overlap: timedelta) -> None:
     with pytest.raises(TrustError) as caught:
-        await bridges.rotate(shop.bridge.id, overlap=overlap)
+        await bridges.rotate(shop.bridge.id, overlap=overlap, by=BY)
     assert [violation.field for violation in caught.value.violations] == ["overlap"]
 
 
 async def test_a_bridge_that_was_revoked_is_neither_rotated_nor_revived(bridges: Bridges, shop: NewSecret) -> None:
-    first = await bridges.revoke(shop.bridge.id)
-    assert await bridges.revoke(shop.bridge.id) == first
+    first = await bridges.revoke(shop.bridge.id, by=BY)
+    assert await bridges.revoke(shop.bridge.id, by=BY) == first
     with pytest.raises(TrustError) as caught:
-        await bridges.rotate(shop.bridge.id, overlap=timedelta(0))
+        await bridges.rotate(shop.bridge.id, overlap=timedelta(0), by=BY)
     assert caught.value.reason is Reason.BRIDGE_NOT_FOUND
 
 
 async def test_first_calls_of_many_bridges_at_once_are_all_served_as_after_a_restart(
     bridges: Bridges, store: CountingStore
 ) -> None:
-    made = [await bridges.create(f"bridge-{number}", VALIDATE) for number in range(20)]
+    made = [await bridges.create(f"bridge-{number}", VALIDATE, by=BY) for number in range(20)]
     calls = [bridges.authenticate(new.secret) for new in made for _ in range(10)]
     found = await asyncio.wait_for(asyncio.gather(*calls), 20)
     assert [bridge.id for bridge in found] == [new.bridge.id for new in made for _ in range(10)]

@@ -12,7 +12,7 @@ from flowless.domain.users import UserStatus
 from tests.support.stores import NOW, new_session, new_user
 from trust_core.modes import DenialReason
 
-LIMITS = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=1))
+LIMITS = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=1), per_user=100)
 TICK = timedelta(microseconds=1)
 USER = new_user()
 SESSION = new_session(USER.id, expires_at=NOW + timedelta(hours=24))

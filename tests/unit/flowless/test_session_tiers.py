@@ -16,7 +16,7 @@ from tests.support.clock import FakeClock
 from tests.support.stores import NOW, Stores, sqlite
 from trust_core.clock import NS_PER_SECOND
 
-LIMITS = SessionLimits(absolute=timedelta(hours=1), idle=timedelta(minutes=30))
+LIMITS = SessionLimits(absolute=timedelta(hours=1), idle=timedelta(minutes=30), per_user=100)
 SECOND = NS_PER_SECOND
 
 

@@ -13,18 +13,20 @@ from flowless.adapters.argon2_hasher import TESTING_PROFILE, Argon2PasswordHashe
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
 from flowless.domain.users import Profile, User
+from flowless.services.credentials import UserPasswords
+from flowless.services.logins import Device, Logins, SessionFactory
 from flowless.services.session_tiers import DatabaseReads
 from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
 from tests.support.clock import FakeClock
-from tests.support.stores import Stores, counting_random, sqlite
+from tests.support.stores import BY, Stores, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
 from trust_core.modes import DenialReason, RequestContext
 
 PASSWORD = "correct horse battery"
 CONTEXT = RequestContext("203.0.113.7", "device", "agent")
-LIMITS = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=1))
+LIMITS = SessionLimits(absolute=timedelta(hours=24), idle=timedelta(hours=1), per_user=100)
 
 
 class Identity:
@@ -44,22 +46,28 @@ class Identity:
         self.sessions = Sessions(
             reads=DatabaseReads(store=stores.sessions),
             store=stores.sessions,
-            user_store=stores.users,
-            users=self.users,
-            hasher=self.hasher,
             limits=LIMITS,
             activity_interval=timedelta(minutes=1),
             clock=self.clock,
             random=counting_random,
         )
+        self.passwords = UserPasswords(
+            users=stores.users, hasher=self.hasher, audit=stores.audit, clock=self.clock, random=counting_random
+        )
+        self.logins = Logins(
+            store=stores.sessions,
+            sessions=self.sessions,
+            users=self.users,
+            passwords=self.passwords,
+            factory=SessionFactory(limits=LIMITS, clock=self.clock, random=counting_random),
+        )
 
     async def register(self) -> User:
-        return await self.users.register(email="ada@example.org", password=PASSWORD, profile=Profile())
+        return await self.users.register(email="ada@example.org", password=PASSWORD, profile=Profile(), by=BY)
 
     async def log_in(self, password: str = PASSWORD) -> NewSession:
-        return await self.sessions.log_in(
-            login="ada@example.org", password=password, context=CONTEXT, device_name="", bridge_id="bridge"
-        )
+        device = Device(context=CONTEXT, name="", bridge_id="bridge")
+        return await self.logins.log_in(login="ada@example.org", password=password, device=device, by=BY)
 
     async def validate(self, session_id: str) -> ActiveSession | DenialReason:
         answer = await self.sessions.validate(session_id, mode=None, context=RequestContext(), min_revision=0)
@@ -115,7 +123,9 @@ async def test_a_login_with_the_old_password_loses_against_its_change(
     upgrade = identity.stores.users.upgrade_hash
 
     async def upgrade_too_late(*arguments: Any, **named: Any) -> None:
-        await identity.users.change_password(user.id, current=PASSWORD, new="another password", except_handle="")
+        await identity.passwords.change(
+            user.id, current=PASSWORD, new="another password", session_id="", context=CONTEXT, by=BY
+        )
         await upgrade(*arguments, **named)
 
     monkeypatch.setattr(identity.stores.users, "upgrade_hash", upgrade_too_late)
@@ -133,7 +143,7 @@ async def test_a_login_that_was_checked_before_all_sessions_were_revoked_is_refu
 
     async def verify_and_revoke(*arguments: Any) -> Any:
         verdict = await verify(*arguments)
-        await identity.sessions.revoke_all_of_user(user.id, except_handle="")
+        await identity.sessions.revoke_all_of_user(user.id, except_handle="", by=BY)
         return verdict
 
     monkeypatch.setattr(identity.hasher, "verify", verify_and_revoke)
@@ -151,7 +161,7 @@ async def test_a_login_loses_against_the_deletion_of_its_user(
     await _outdate(identity, user)
 
     async def delete_instead(*_: Any, **__: Any) -> None:
-        await identity.users.delete(user.id)
+        await identity.users.delete(user.id, by=BY)
 
     monkeypatch.setattr(identity.stores.users, "upgrade_hash", delete_instead)
     with pytest.raises(TrustError) as caught:
@@ -193,7 +203,7 @@ async def test_rotating_does_not_extend_a_session(identity: Identity) -> None:
     await identity.register()
     first = await identity.log_in()
     identity.clock.advance(1_800)
-    second = await identity.sessions.rotate(first.session_id)
+    second = await identity.sessions.rotate(first.session_id, by=BY)
     assert second.active.session.expires_at == first.active.session.expires_at
     assert second.active.idle_remaining == timedelta(minutes=30)
     identity.clock.advance(1_800)

@@ -20,7 +20,7 @@ from flowless.services.watchers import Watchers
 from tests.support.clock import FakeClock
 from tests.support.scripted_log import ScriptedLog
 from tests.support.scripted_replicas import ScriptedReplicas
-from tests.support.stores import counting_random, sqlite
+from tests.support.stores import BY, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
 from trustlayer.v1 import bridge_pb2 as pb
@@ -84,7 +84,7 @@ def watching(tmp_path: Path, replicas: ScriptedReplicas) -> Watching:
         running = asyncio.create_task(tail.run())
         async with sqlite(tmp_path) as stores:
             bridges = Bridges(store=stores.bridges, clock=clock, random=counting_random)
-            new = await bridges.create("shop", frozenset(Scope))
+            new = await bridges.create("shop", frozenset(Scope), by=BY)
             caller = Caller(new.bridge, digest(new.secret))
             stream = WatchStream(
                 tail=tail,
