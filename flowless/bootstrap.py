@@ -14,6 +14,7 @@ from datetime import timedelta
 from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekeeping, of_redis, of_tail
+from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
@@ -25,6 +26,8 @@ from flowless.adapters.sql.migrate import require_current
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
+from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
+from flowless.adapters.sql.trust_tokens import SqlTrustTokenStore
 from flowless.adapters.sql.users import SqlUserStore
 from flowless.config import Settings
 from flowless.domain.sessions import SessionLimits
@@ -44,6 +47,9 @@ from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
+from flowless.services.signing_keys import SigningKeys
+from flowless.services.token_effects import TokenEffects
+from flowless.services.trust_tokens import TrustTokens
 from flowless.services.users import Users
 from flowless.services.watchers import Watchers
 from flowless.workers import when_supervisor_ends
@@ -66,6 +72,9 @@ class Flowless:
     passwords: UserPasswords
     logins: Logins
     sessions: Sessions
+    keys: SigningKeys
+    tokens: TrustTokens
+    effects: TokenEffects
     bridges: Bridges
     tail: RevocationTail
     watchers: Watchers
@@ -105,13 +114,13 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         closing.push_async_callback(database.close)
         await require_current(database)
         user_store = SqlUserStore(database=database)
-        users = Users(
-            store=user_store, hasher=hasher, addresses=LibraryEmailAddresses(), clock=clock, random=os.urandom
-        )
+        addresses = LibraryEmailAddresses()
+        audit = SqlAuditTrail(database=database)
+        users = Users(store=user_store, hasher=hasher, addresses=addresses, clock=clock, random=os.urandom)
         passwords = UserPasswords(
             users=user_store,
             hasher=hasher,
-            audit=SqlAuditTrail(database=database),
+            audit=audit,
             clock=clock,
             random=os.urandom,
         )
@@ -163,6 +172,22 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             clock=clock,
             random=os.urandom,
         )
+        factory = SessionFactory(limits=limits, clock=clock, random=os.urandom)
+        token_format = PasetoTokens(wrapping_keys=settings.signing_wrapping_keys(), random=os.urandom)
+        keys = SigningKeys(store=SqlSigningKeyStore(database=database), tokens=token_format, clock=clock)
+        token_store = SqlTrustTokenStore(database=database)
+        tokens = TrustTokens(
+            store=token_store,
+            users=user_store,
+            keys=keys,
+            tokens=token_format,
+            addresses=addresses,
+            audit=audit,
+            purposes=settings.trust_token_purposes,
+            mail_purposes=frozenset(),
+            clock=clock,
+            random=os.urandom,
+        )
         yield Flowless(
             settings=settings,
             clock=clock,
@@ -175,9 +200,22 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 sessions=sessions,
                 users=users,
                 passwords=passwords,
-                factory=SessionFactory(limits=limits, clock=clock, random=os.urandom),
+                factory=factory,
             ),
             sessions=sessions,
+            keys=keys,
+            tokens=tokens,
+            effects=TokenEffects(
+                tokens=tokens,
+                store=token_store,
+                users=user_store,
+                passwords=passwords,
+                hasher=hasher,
+                factory=factory,
+                addresses=addresses,
+                clock=clock,
+                random=os.urandom,
+            ),
             bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
             tail=tail,
             watchers=watchers,
@@ -296,9 +334,11 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
 def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
-        identity=IdentityServicer(users=flowless.users, passwords=flowless.passwords),
-        session=SessionServicer(sessions=flowless.sessions, logins=flowless.logins, barriers=flowless.barriers),
-        trust_token=TrustTokenServicer(),
+        identity=IdentityServicer(users=flowless.users, passwords=flowless.passwords, effects=flowless.effects),
+        session=SessionServicer(
+            sessions=flowless.sessions, logins=flowless.logins, effects=flowless.effects, barriers=flowless.barriers
+        ),
+        trust_token=TrustTokenServicer(tokens=flowless.tokens, keys=flowless.keys),
         bridge=BridgeServicer(
             sessions=flowless.sessions,
             bridges=flowless.bridges,
@@ -310,7 +350,11 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             clock=flowless.clock,
         ),
         admin=AdminServicer(
-            bridges=flowless.bridges, barriers=flowless.barriers, tail=flowless.tail, clock=flowless.clock
+            bridges=flowless.bridges,
+            keys=flowless.keys,
+            barriers=flowless.barriers,
+            tail=flowless.tail,
+            clock=flowless.clock,
         ),
         max_message_bytes=settings.max_message_bytes,
         max_concurrent_calls=settings.max_concurrent_calls,

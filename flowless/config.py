@@ -11,9 +11,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from flowless.adapters.argon2_hasher import PROFILES, TESTING_PROFILE
+from flowless.adapters.paseto import WRAPPING_KEY_BYTES
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
 from flowless.domain.replicas import LONGEST_STALENESS
+from flowless.domain.trust_tokens import BUILT_IN, PURPOSE
 
 
 class ConfigError(Exception):
@@ -64,6 +66,12 @@ class Settings(BaseSettings):
 
     password_profile: Literal["rfc9106-second", "owasp", "testing"] = Field(
         "rfc9106-second", description="Argon2id cost"
+    )
+    signing_key_file: Path | None = Field(
+        None, description="keys that wrap the private parts of signing keys; trust tokens need it"
+    )
+    trust_token_purposes: frozenset[str] = Field(
+        frozenset(), description="purposes of trust tokens that this deployment adds"
     )
     hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
     testing: bool = Field(False, description="allow what only tests may use")
@@ -143,6 +151,15 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port with a port up to 65535, or empty")
         return listen
 
+    @field_validator("trust_token_purposes")
+    @classmethod
+    def _known_purposes(cls, purposes: frozenset[str]) -> frozenset[str]:
+        if len(purposes) > 100 or not all(PURPOSE.fullmatch(name) and name not in BUILT_IN for name in purposes):
+            raise ValueError(
+                "must be at most 100 names of 3 to 64 lower-case letters, digits and '_', none of them built in"
+            )
+        return purposes
+
     @field_validator("password_profile")
     @classmethod
     def _known_profile(cls, profile: str) -> str:
@@ -210,19 +227,11 @@ class Settings(BaseSettings):
 
     def redis_keys(self) -> list[bytes]:
         """Read the keys of the Redis tier, the first of which seals. Raises ConfigError."""
-        path = self.redis_key_file
-        if path is None:
-            return []
-        try:
-            keys = [base64.b64decode(line, validate=True) for line in path.read_text().split()]
-        except (OSError, ValueError):
-            keys = []
-        if not keys or any(len(key) != KEY_BYTES for key in keys):
-            raise ConfigError(
-                f"redis_key_file: {path} must hold one or more lines of {KEY_BYTES} random bytes as base64; "
-                f"make one with: openssl rand -base64 {KEY_BYTES} > FILE"
-            )
-        return keys
+        return _keys("redis_key_file", self.redis_key_file, KEY_BYTES)
+
+    def signing_wrapping_keys(self) -> list[bytes]:
+        """Read the keys that wrap signing keys, the first of which wraps. Raises ConfigError."""
+        return _keys("signing_key_file", self.signing_key_file, WRAPPING_KEY_BYTES)
 
     def database_password(self) -> str | None:
         """Read the password file. Raises ConfigError."""
@@ -235,6 +244,21 @@ class Settings(BaseSettings):
         if not text:
             raise ConfigError(f"database_password_file: {self.database_password_file} is empty")
         return text
+
+
+def _keys(setting: str, path: Path | None, size: int) -> list[bytes]:
+    if path is None:
+        return []
+    try:
+        keys = [base64.b64decode(line, validate=True) for line in path.read_text().split()]
+    except (OSError, ValueError):
+        keys = []
+    if not keys or any(len(key) != size for key in keys):
+        raise ConfigError(
+            f"{setting}: {path} must hold one or more lines of {size} random bytes as base64; "
+            f"make one with: openssl rand -base64 {size} > FILE"
+        )
+    return keys
 
 
 def load(config_file: Path | None = None, **overrides: Any) -> Settings:

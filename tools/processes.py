@@ -9,6 +9,8 @@ They run in their own process group, so Ctrl-C in a terminal reaches only this p
 order: the sidecar before the Flowless that it watches.
 """
 
+import base64
+import contextlib
 import json
 import os
 import random
@@ -280,6 +282,15 @@ class BridgeCredential:
     secret: str
 
 
+def write_signing_key(file: Path) -> None:
+    """Make the key that wraps signing keys, for its owner only, unless it is there."""
+    with (
+        contextlib.suppress(FileExistsError),
+        os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new,
+    ):
+        new.write(base64.b64encode(os.urandom(32)).decode("ascii") + "\n")
+
+
 class FlowlessProcess(ManagedProcess):
     """`flowless serve`, over a SQLite file in the directory unless told otherwise. `address` is what clients dial.
 
@@ -304,6 +315,8 @@ class FlowlessProcess(ManagedProcess):
         `arguments` follow `serve`. `environment` adds to and overrides what is set here; give `TESTING` in tests.
         """
         self.database_url = database_url or f"sqlite:///{directory / 'flowless.db'}"
+        signing_key_file = directory / "signing-key"
+        write_signing_key(signing_key_file)
         super().__init__(
             name="flowless",
             module="flowless",
@@ -311,6 +324,7 @@ class FlowlessProcess(ManagedProcess):
             environment={
                 "FLOWLESS_DATABASE_URL": self.database_url,
                 "FLOWLESS_LISTEN": listen,
+                "FLOWLESS_SIGNING_KEY_FILE": str(signing_key_file),
                 "FLOWLESS_LOG_FORMAT": "console" if echo else "json",
                 **(environment or {}),
             },
@@ -322,6 +336,10 @@ class FlowlessProcess(ManagedProcess):
     def migrate(self) -> None:
         """Create or upgrade the database."""
         self.run_command("migrate")
+
+    def create_signing_keys(self) -> None:
+        """Make the keys that sign trust tokens."""
+        self.run_command("keys", "rotate")
 
     def create_bridge(self, name: str, scopes: Sequence[str] = SIDECAR_SCOPES) -> BridgeCredential:
         """Create a bridge with these scopes."""

@@ -76,6 +76,7 @@ def serve(directory: Path) -> None:
     """Start both, print the guide, and stay until one of them ends. Raises `ProcessError` when that happens."""
     with ExitStack() as stack:
         flowless = stack.enter_context(FlowlessProcess(directory=directory, echo=sys.stdout))
+        flowless.create_signing_keys()
         secret = flowless.create_bridge("run-sidecar").secret
         sidecar = stack.enter_context(
             SidecarProcess(directory=directory, upstream=flowless.address, secret=secret, echo=sys.stdout)

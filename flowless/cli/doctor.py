@@ -12,13 +12,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.sql.migrate import SchemaError, require_current
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
+from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
 from flowless.bootstrap import open_database
 from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.replicas import ReplicaRecord, WatcherReport
+from flowless.domain.signing_keys import KeyState, SigningKey
 from trust_core import logs
 from trust_core.clock import SystemClock
 from trust_core.errors import TrustError
@@ -62,6 +65,7 @@ def _findings(config: Path | None) -> list[Finding]:
         settings = load(config)
         settings.database_password()
         settings.redis_keys()
+        settings.signing_wrapping_keys()
     except ConfigError as error:
         return [
             Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")
@@ -70,6 +74,7 @@ def _findings(config: Path | None) -> list[Finding]:
     return [
         _settings(config, os.environ),
         *_transport(settings),
+        *_secret_files(settings),
         *(_files(settings.database_file) if settings.database_file else _server(settings)),
         *asyncio.run(_database(settings)),
         *_clock(),
@@ -103,6 +108,19 @@ def _transport(settings: Settings) -> Iterator[Finding]:
         yield Finding("transport", "ok", f"plaintext on {settings.listen}, reachable from this machine only")
     else:
         yield Finding("transport", "warn", f"plaintext on {settings.listen}", "set tls_cert_file and tls_key_file")
+
+
+def _secret_files(settings: Settings) -> Iterator[Finding]:
+    if settings.signing_key_file is None:
+        yield Finding(
+            "trust tokens",
+            "warn",
+            "no signing_key_file: magic links, resets and invitations are refused",
+            "openssl rand -base64 32 > FILE; chmod 600 FILE; set signing_key_file; flowless keys rotate",
+        )
+    for path in (settings.signing_key_file, settings.redis_key_file, settings.database_password_file):
+        if path is not None and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Finding("files", "warn", f"others can read {path}", f"chmod 600 {path}")
 
 
 def _files(database: Path) -> Iterator[Finding]:
@@ -153,6 +171,7 @@ async def _database(settings: Settings) -> list[Finding]:
         await require_current(database)
         head = await SqlRevocationLog(database=database).head()
         replicas = await SqlReplicaRegistry(database=database).list()
+        keys = await SqlSigningKeyStore(database=database).list()
     except SchemaError as error:
         return [Finding("database", "bad", str(error), "flowless migrate")]
     except TrustError as error:
@@ -161,8 +180,25 @@ async def _database(settings: Settings) -> list[Finding]:
         await database.close()
     return [
         Finding("database", "ok", f"schema is current, log at revision {head.revision}"),
+        *_signing_keys(settings, keys),
         *(finding for record in replicas for finding in _replica(record)),
     ]
+
+
+def _signing_keys(settings: Settings, keys: list[SigningKey]) -> Iterator[Finding]:
+    if settings.signing_key_file is None:
+        return
+    if not any(key.state is KeyState.ACTIVE for key in keys):
+        yield Finding("trust tokens", "warn", "there is no signing key yet", "flowless keys rotate")
+        return
+    tokens = PasetoTokens(wrapping_keys=settings.signing_wrapping_keys(), random=os.urandom)
+    for key in keys:
+        if key.wrapped and not tokens.opens(key):
+            yield Finding(
+                "trust tokens", "bad", f"signing_key_file does not open {key.key_id}", "add the key that wrapped it"
+            )
+            return
+    yield Finding("trust tokens", "ok", f"{len(keys)} signing keys")
 
 
 def _replica(record: ReplicaRecord) -> Iterator[Finding]:

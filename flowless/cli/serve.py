@@ -1,6 +1,7 @@
 """`flowless serve`, `flowless dev`, `flowless migrate`."""
 
 import asyncio
+import base64
 import json
 import os
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from flowless.adapters.paseto import WRAPPING_KEY_BYTES
 from flowless.adapters.sql.migrate import SchemaError, current_version, migrate
 from flowless.bootstrap import open_database, open_flowless, serve
 from flowless.cli.common import (
@@ -133,11 +135,11 @@ def _migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def _dev(
     data_dir: Annotated[
-        Path, typer.Option(help="Where the database and the bridge secret are kept; created if missing.")
+        Path, typer.Option(help="Where the database and the secrets are kept; created if missing.")
     ] = Path(".flowless"),
     listen: Annotated[str, typer.Option(help="Loopback address or Unix socket.")] = "127.0.0.1:7600",
 ) -> None:
-    """Serve for development: migrate, make a bridge with all scopes, turn reflection on, keep all in one directory.
+    """Serve for development: migrate, make a bridge and signing keys, turn reflection on, all in one directory.
 
     \b
     Examples:
@@ -149,8 +151,16 @@ def _dev(
     except OSError as error:
         fail(f"{data_dir} cannot be used as a directory: {error.strerror}", EXIT_SETTINGS)
     data_dir = data_dir.resolve()
+    signing_key_file = data_dir / "signing-key"
+    if not signing_key_file.exists():
+        _write_private(signing_key_file, base64.b64encode(os.urandom(WRAPPING_KEY_BYTES)).decode("ascii"))
     settings = settings_from(
-        None, database_url=f"sqlite:///{data_dir / 'flowless.db'}", listen=listen, reflection=True, workers=1
+        None,
+        database_url=f"sqlite:///{data_dir / 'flowless.db'}",
+        signing_key_file=signing_key_file,
+        listen=listen,
+        reflection=True,
+        workers=1,
     )
     if not settings.is_local:
         fail("dev listens on loopback or a Unix socket only", EXIT_SETTINGS)
@@ -160,6 +170,8 @@ def _dev(
     async def prepare() -> str:
         await _migrated(settings)
         async with open_flowless(settings) as flowless:
+            if not await flowless.keys.public_texts():
+                await flowless.keys.rotate(overlap=timedelta(0), by=BY)
             return await _dev_secret(flowless.bridges, kept)
 
     try:
@@ -170,10 +182,14 @@ def _dev(
         fail(error.message, EXIT_STORAGE)
     if secret != kept:
         secret_file.unlink(missing_ok=True)
-        with os.fdopen(os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secret + "\n")
+        _write_private(secret_file, secret)
     typer.echo(f"bridge secret file: {secret_file}", err=True)
     _run_server(settings)
+
+
+def _write_private(path: Path, secret: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
 
 
 async def _dev_secret(bridges: Bridges, kept: str) -> str:

@@ -49,6 +49,9 @@ def _create(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read one line from standard input instead of asking.")
     ] = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="A user without one, who logs in by trust tokens.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +62,9 @@ def _create(
       flowless users create ada@example.org --role admin
       printf '%s\\n' "$PASSWORD" | flowless users create ada@example.org --password-stdin
     """
-    password = _password(password_stdin)
+    password = "" if no_password else _password(password_stdin)
+    if not password and not no_password:
+        fail("the password is empty; --no-password makes a user without one", EXIT_REFUSED)
     profile = Profile(user_name=user_name, roles=tuple(role or ()))
     user = run(
         config, lambda flowless: flowless.users.register(email=email, password=password, profile=profile, by=BY)

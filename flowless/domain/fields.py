@@ -1,8 +1,9 @@
 """Checks of fields that callers send: collect every violation, then refuse once."""
 
+import json
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from trust_core.errors import Violation, invalid
 
@@ -48,7 +49,28 @@ class Fields:
         if len(value.encode("utf-8", "surrogatepass")) > most:
             self.add(field, f"at most {most} bytes")
 
+    def json_object(self, field: str, value: Mapping[str, Any], *, most: int, deepest: int) -> None:
+        """Note an object that JSON cannot express, longer than `most` bytes, too deep, or that databases refuse."""
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            self.add(field, "a JSON object with finite numbers")
+            return
+        if len(text.encode("utf-8", "surrogatepass")) > most:
+            self.add(field, f"at most {most} bytes as JSON")
+        if _depth(value) > deepest:
+            self.add(field, f"at most {deepest} objects and lists inside one another")
+        # Without escaped backslashes: what is left as \u0000 is NUL and not a text that looks like it.
+        if "\\u0000" in text.replace("\\\\", "") or any("\ud800" <= c <= "\udfff" for c in text):
+            self.add(field, "must not hold NUL or half a surrogate pair")
+
     def size(self, field: str, values: Sequence[object], *, most: int) -> None:
         """Note a list that is too long."""
         if len(values) > most:
             self.add(field, f"at most {most} items")
+
+
+def _depth(value: object) -> int:
+    """Count the objects and lists inside one another; `json.dumps` has bounded the recursion before."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)

@@ -1,6 +1,5 @@
 """Users: the record and the rules of its fields."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -85,29 +84,8 @@ def checked_profile(profile: Profile, fields: Fields, *, only: frozenset[str] = 
                 "roles", role, _ROLE, "each 1 to 64 characters without spaces, commas or control characters"
             )
     if "attributes" in only:
-        _check_attributes(profile.attributes, fields)
+        fields.json_object("attributes", profile.attributes, most=ATTRIBUTES_BYTES, deepest=ATTRIBUTES_DEPTH)
     return replace(profile, roles=tuple(sorted(set(profile.roles))))
-
-
-def _check_attributes(attributes: Mapping[str, Any], fields: Fields) -> None:
-    try:
-        text = json.dumps(attributes, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
-        fields.add("attributes", "a JSON object with finite numbers")
-        return
-    if len(text.encode("utf-8", "surrogatepass")) > ATTRIBUTES_BYTES:
-        fields.add("attributes", f"at most {ATTRIBUTES_BYTES} bytes as JSON")
-    if _depth(attributes) > ATTRIBUTES_DEPTH:
-        fields.add("attributes", f"at most {ATTRIBUTES_DEPTH} objects and lists inside one another")
-    # Without escaped backslashes: what is left as \u0000 is NUL and not a text that looks like it.
-    if "\\u0000" in text.replace("\\\\", "") or any("\ud800" <= c <= "\udfff" for c in text):
-        fields.add("attributes", "must not hold NUL or half a surrogate pair")
-
-
-def _depth(value: object) -> int:
-    """Count the objects and lists inside one another; `json.dumps` has bounded the recursion before."""
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 def canonical_user_name(user_name: str) -> str:

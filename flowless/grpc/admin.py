@@ -8,6 +8,7 @@ from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
+from flowless.services.signing_keys import SigningKeys
 from trust_core.clock import Clock
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import admin_pb2 as pb
@@ -17,8 +18,11 @@ from trustlayer.v1 import admin_pb2_grpc
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """See proto/trustlayer/v1/admin.proto."""
 
-    def __init__(self, *, bridges: Bridges, barriers: Barriers, tail: RevocationTail, clock: Clock) -> None:
+    def __init__(
+        self, *, bridges: Bridges, keys: SigningKeys, barriers: Barriers, tail: RevocationTail, clock: Clock
+    ) -> None:
         self._bridges = bridges
+        self._keys = keys
         self._barriers = barriers
         self._tail = tail
         self._clock = clock
@@ -60,19 +64,25 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.RotateSigningKeyRequest, context: Context
     ) -> pb.RotateSigningKeyResponse:
         """See the proto."""
-        not_implemented("AdminService/RotateSigningKey")
+        fields = Fields()
+        overlap = convert.time_delta("overlap", request.overlap, fields)
+        fields.refuse()
+        active = await self._keys.rotate(overlap=overlap, by=actor(context))
+        return pb.RotateSigningKeyResponse(key_id=active.key_id)
 
     async def ListSigningKeys(
         self, request: pb.ListSigningKeysRequest, context: Context
     ) -> pb.ListSigningKeysResponse:
         """See the proto."""
-        not_implemented("AdminService/ListSigningKeys")
+        keys = [convert.signing_key(key, self._keys.public_text(key)) for key in await self._keys.all()]
+        return pb.ListSigningKeysResponse(keys=keys)
 
     async def DestroySigningKey(
         self, request: pb.DestroySigningKeyRequest, context: Context
     ) -> pb.DestroySigningKeyResponse:
         """See the proto."""
-        not_implemented("AdminService/DestroySigningKey")
+        await self._keys.destroy(request.key_id, by=actor(context))
+        return pb.DestroySigningKeyResponse()
 
     async def ListWatchers(self, request: pb.ListWatchersRequest, context: Context) -> pb.ListWatchersResponse:
         """See the proto."""

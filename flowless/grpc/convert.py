@@ -11,10 +11,11 @@ from flowless.domain.bridges import Bridge
 from flowless.domain.fields import Fields
 from flowless.domain.replicas import ReplicaRecord
 from flowless.domain.sessions import ActiveSession, Session
+from flowless.domain.signing_keys import KeyState, SigningKey
 from flowless.domain.users import Profile, User, UserStatus
 from trust_core import modes
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
-from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
+from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, trust_token_pb2, types_pb2
 
 _STATUS = {
     UserStatus.ACTIVE: types_pb2.USER_STATUS_ACTIVE,
@@ -73,16 +74,23 @@ def user(record: User) -> types_pb2.User:
     return message
 
 
-def attributes(message: struct_pb2.Struct) -> Mapping[str, Any]:
+def plain(field: str, message: struct_pb2.Struct) -> Mapping[str, Any]:
     """Plain data of a Struct. Raises INVALID_FIELD for one that JSON cannot express."""
     try:
-        plain: Mapping[str, Any] = json_format.MessageToDict(message)
+        found: Mapping[str, Any] = json_format.MessageToDict(message)
     except (json_format.SerializeToJsonError, ValueError, RecursionError):
         fields = Fields()
-        fields.add("attributes", "a JSON object with finite numbers")
+        fields.add(field, "a JSON object with finite numbers")
         fields.refuse()
         raise
-    return plain
+    return found
+
+
+def by_mail(number: int, fields: Fields) -> bool:
+    """Whether Flowless sends a token; notes a delivery that this version does not know."""
+    if number not in (trust_token_pb2.TRUST_TOKEN_DELIVERY_UNSPECIFIED, trust_token_pb2.TRUST_TOKEN_DELIVERY_MAIL):
+        fields.add("delivery", "a TrustTokenDelivery that this version knows, or unspecified")
+    return number == trust_token_pb2.TRUST_TOKEN_DELIVERY_MAIL
 
 
 def profile(message: identity_pb2.RegisterUserRequest | types_pb2.User) -> Profile:
@@ -96,7 +104,7 @@ def profile(message: identity_pb2.RegisterUserRequest | types_pb2.User) -> Profi
         user_type=message.user_type,
         locale=message.locale,
         roles=tuple(message.roles),
-        attributes=attributes(message.attributes),
+        attributes=plain("attributes", message.attributes),
     )
 
 
@@ -183,6 +191,26 @@ def bridge(record: Bridge, now: datetime) -> admin_pb2.Bridge:
         create_time=timestamp(record.created_at),
         revoke_time=None if record.revoked_at is None else timestamp(record.revoked_at),
         live_secrets=record.live_secrets(now),
+    )
+
+
+_KEY_STATES = {
+    KeyState.NEXT: admin_pb2.SIGNING_KEY_STATE_NEXT,
+    KeyState.ACTIVE: admin_pb2.SIGNING_KEY_STATE_ACTIVE,
+    KeyState.RETIRED: admin_pb2.SIGNING_KEY_STATE_RETIRED,
+    KeyState.DESTROYED: admin_pb2.SIGNING_KEY_STATE_DESTROYED,
+}
+
+
+def signing_key(record: SigningKey, public_text: str) -> admin_pb2.SigningKey:
+    """Message of a signing key, without its private part."""
+    return admin_pb2.SigningKey(
+        key_id=record.key_id,
+        create_time=timestamp(record.created_at),
+        retire_time=None if record.retired_at is None else timestamp(record.retired_at),
+        state=_KEY_STATES[record.state],
+        expire_time=None if record.expires_at is None else timestamp(record.expires_at),
+        public_key=public_text,
     )
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+from flowless.domain.fields import Fields
+from flowless.domain.users import Profile
 from flowless.grpc import convert
-from flowless.grpc.authorization import actor
+from flowless.grpc.authorization import actor, caller
 from flowless.grpc.replies import not_implemented, wrote
 from flowless.services.credentials import UserPasswords
+from flowless.services.token_effects import EmailChange, Shown, TokenEffects
 from flowless.services.users import Users
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import identity_pb2 as pb
@@ -15,8 +18,9 @@ from trustlayer.v1 import identity_pb2_grpc
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     """See proto/trustlayer/v1/identity.proto."""
 
-    def __init__(self, *, users: Users, passwords: UserPasswords) -> None:
+    def __init__(self, *, users: Users, passwords: UserPasswords, effects: TokenEffects) -> None:
         self._users = users
+        self._effects = effects
         self._passwords = passwords
 
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
@@ -82,29 +86,74 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
 
     async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> pb.ResetPasswordResponse:
         """See the proto."""
-        not_implemented("IdentityService/ResetPassword")
+        user_id, revision = await self._effects.reset_password(
+            _shown(request), request.new_password, by=actor(context, client_ip=request.context.client_ip)
+        )
+        return pb.ResetPasswordResponse(user_id=user_id, revision=wrote(context, revision))
 
     async def AcceptInvitation(
         self, request: pb.AcceptInvitationRequest, context: Context
     ) -> pb.AcceptInvitationResponse:
         """See the proto."""
-        not_implemented("IdentityService/AcceptInvitation")
+        user = await self._effects.accept_invitation(
+            _shown(request),
+            password=request.password,
+            profile=Profile(
+                user_name=request.user_name,
+                name=request.name,
+                last_name=request.last_name,
+                phone=request.phone,
+                picture_url=request.picture_url,
+                locale=request.locale,
+            ),
+            by=actor(context, client_ip=request.context.client_ip),
+        )
+        return pb.AcceptInvitationResponse(user=convert.user(user))
 
     async def StartEmailChange(
         self, request: pb.StartEmailChangeRequest, context: Context
     ) -> pb.StartEmailChangeResponse:
         """See the proto."""
-        not_implemented("IdentityService/StartEmailChange")
+        fields = Fields()
+        change = EmailChange(
+            user_id=request.user_id,
+            new_email=request.new_email,
+            password=request.current_password,
+            audience=request.audience,
+            lifetime=convert.time_delta("lifetime", request.lifetime, fields),
+            by_mail=convert.by_mail(request.delivery, fields),
+            bridge_id=caller().bridge.id,
+            context=convert.context(request.context),
+        )
+        fields.refuse()
+        issued = await self._effects.start_email_change(
+            change, by=actor(context, client_ip=request.context.client_ip)
+        )
+        return pb.StartEmailChangeResponse(token=issued.text, expire_time=convert.timestamp(issued.expires_at))
 
     async def ConfirmEmailChange(
         self, request: pb.ConfirmEmailChangeRequest, context: Context
     ) -> pb.ConfirmEmailChangeResponse:
         """See the proto."""
-        not_implemented("IdentityService/ConfirmEmailChange")
+        user, revision = await self._effects.confirm_email_change(
+            _shown(request), by=actor(context, client_ip=request.context.client_ip)
+        )
+        return pb.ConfirmEmailChangeResponse(user=convert.user(user), revision=wrote(context, revision))
 
     async def ImportUsers(
         self, request: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> AsyncIterator[pb.ImportUsersResponse]:
         """See the proto."""
         async for _ in request:
+            _not_built()
             yield pb.ImportUsersResponse()
+
+
+def _shown(
+    request: pb.ResetPasswordRequest | pb.AcceptInvitationRequest | pb.ConfirmEmailChangeRequest,
+) -> Shown:
+    return Shown(text=request.token, audience=request.audience, context=convert.context(request.context))
+
+
+def _not_built() -> None:
+    not_implemented("IdentityService/ImportUsers")

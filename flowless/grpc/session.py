@@ -6,10 +6,11 @@ from typing import Final, cast
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.authorization import actor, caller
-from flowless.grpc.replies import not_implemented, wrote
+from flowless.grpc.replies import wrote
 from flowless.services.barriers import Barriers
 from flowless.services.logins import Device, Logins
 from flowless.services.sessions import Sessions
+from flowless.services.token_effects import TokenEffects
 from trust_core.grpc_edge import Context
 from trust_core.identifiers import is_session_handle
 from trustlayer.v1 import session_pb2 as pb
@@ -39,9 +40,10 @@ def _position(token: str) -> tuple[datetime, str] | None:
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """See proto/trustlayer/v1/session.proto."""
 
-    def __init__(self, *, sessions: Sessions, logins: Logins, barriers: Barriers) -> None:
+    def __init__(self, *, sessions: Sessions, logins: Logins, effects: TokenEffects, barriers: Barriers) -> None:
         self._sessions = sessions
         self._logins = logins
+        self._effects = effects
         self._barriers = barriers
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.LoginResponse:
@@ -58,7 +60,13 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self, request: pb.LoginWithTrustTokenRequest, context: Context
     ) -> pb.LoginWithTrustTokenResponse:
         """See the proto."""
-        not_implemented("SessionService/LoginWithTrustToken")
+        new = await self._effects.log_in(
+            request.token,
+            audience=request.audience,
+            device=_device(request),
+            by=actor(context, client_ip=request.context.client_ip),
+        )
+        return pb.LoginWithTrustTokenResponse(session_id=new.session_id, session=convert.session(new.active))
 
     async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:
         """See the proto."""
@@ -122,7 +130,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
 
 
-def _device(request: pb.LoginRequest) -> Device:
+def _device(request: pb.LoginRequest | pb.LoginWithTrustTokenRequest) -> Device:
     return Device(context=convert.context(request.context), name=request.device_name, bridge_id=caller().bridge.id)
 
 

@@ -71,12 +71,15 @@ class Users:
         self._random = random
 
     async def register(self, *, email: str, password: str, profile: Profile, by: Actor) -> User:
-        """Create a user. Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED."""
+        """Create a user; with an empty password one who logs in by trust tokens.
+
+        Errors: INVALID_FIELD, EMAIL_TAKEN, USER_NAME_TAKEN, HASHING_OVERLOADED.
+        """
         fields = Fields()
         canonical_email = self._addresses.canonical(email)
         if canonical_email is None:
             fields.add("email", f"an e-mail address of at most {EMAIL_BYTES} bytes")
-        form = checked_new_password("password", password, fields)
+        form = checked_new_password("password", password, fields) if password else ""
         profile = checked_profile(profile, fields)
         fields.refuse()
         now = self._clock.now()
@@ -89,7 +92,7 @@ class Users:
             created_at=now,
             updated_at=now,
         )
-        password_hash = await self._hasher.hash(form)
+        password_hash = await self._hasher.hash(form) if form else ""
         new = NewUser(user=user, canonical_email=canonical_email or "", password_hash=password_hash)
         await self._store.add(
             new,

@@ -1,6 +1,7 @@
 """The command `flowless`, for people and for programs: what it prints, how it exits, what it never shows."""
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from tests.support.flowless import Client, listed_services
 from tests.support.report_log import log_into_report
 from tests.support.repository import ROOT
 from tests.support.stores import new_sqlite_file, sqlite_stores, sqlite_url
-from tools.processes import TESTING, ManagedProcess
+from tools.processes import TESTING, ManagedProcess, write_signing_key
 
 PASSWORD = "correct horse battery staple"
 SECRET = re.compile(r"brdg_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}")
@@ -37,11 +38,14 @@ class Cli:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.signing_key_file = file.parent / "signing-key"
+        write_signing_key(self.signing_key_file)
         self.environment = {
             **TESTING,
             "FLOWLESS_DATABASE_URL": sqlite_url(file),
             "FLOWLESS_BUSY_TIMEOUT_SECONDS": "0.1",
             "FLOWLESS_LISTEN": "127.0.0.1:0",
+            "FLOWLESS_SIGNING_KEY_FILE": str(self.signing_key_file),
         }
 
     def run(self, *arguments: str, code: int = DONE, stdin: str | bytes = "", **variables: str) -> Result:
@@ -260,7 +264,7 @@ def test_a_user_is_created_with_a_password_that_is_asked_for_twice_and_not_shown
         ("ada@example.org", PASSWORD, "another user has this e-mail address"),
         ("nonsense", PASSWORD, "email:"),
         ("eve@example.org", "short", "password: 12 to 256 characters"),
-        ("eve@example.org", "", "password: 12 to 256 characters"),
+        ("eve@example.org", "", "--no-password"),
         ("eve@example.org", "x" * 100_000, "password: 12 to 256 characters"),
         ("eve@example.org", b"\xff\xfe not UTF-8 at all", "not UTF-8"),
     ],
@@ -403,10 +407,42 @@ def _findings(cli: Cli, *, code: int = DONE, **variables: str) -> dict[str, dict
 
 def test_doctor_finds_nothing_to_mend_where_all_is_well(cli: Cli) -> None:
     cli.file.chmod(0o600)
+    cli.run("keys", "rotate")
     findings = _findings(cli)
-    assert set(findings) == {"settings", "transport", "files", "database", "clock"}
+    assert set(findings) == {"settings", "transport", "files", "database", "trust tokens", "clock"}
     assert {row["state"] for row in findings.values()} == {"ok"}
-    assert cli.run("doctor").stdout.count(" ok ") == 5
+    assert cli.run("doctor").stdout.count(" ok ") == 6
+
+
+def test_doctor_says_how_to_come_to_signing_keys(cli: Cli) -> None:
+    cli.file.chmod(0o600)
+    finding = _findings(cli)["trust tokens"]
+    assert (finding["state"], finding["mend"]) == ("warn", "flowless keys rotate")
+    cli.run("keys", "rotate")
+    cli.signing_key_file.write_text(base64.b64encode(b"another key, of thirty-two bytes").decode())
+    finding = _findings(cli, code=SETTINGS)["trust tokens"]
+    assert finding["state"] == "bad"
+    cli.environment.pop("FLOWLESS_SIGNING_KEY_FILE")
+    assert "signing_key_file" in _findings(cli)["trust tokens"]["finding"]
+
+
+def test_signing_keys_are_rotated_listed_wrapped_anew_and_destroyed(cli: Cli) -> None:
+    assert "flowless keys rotate" in cli.run("keys", "list").stdout
+    first = cli.json("keys", "rotate")["active"]
+    second = cli.json("keys", "rotate", "--overlap-days", "7")["active"]
+    assert [(key["key_id"] in (first, second), key["state"]) for key in cli.json("keys", "list")].count(
+        (True, "retired")
+    ) == 1
+    assert "is active" in cli.refused("keys", "destroy", second, "--yes")
+    cli.run("keys", "destroy", first, "--yes")
+    cli.run("keys", "destroy", first, "--yes")
+    old = cli.signing_key_file.read_text()
+    cli.signing_key_file.write_text(base64.b64encode(os.urandom(32)).decode() + "\n" + old)
+    assert cli.json("keys", "rewrap") == {"rewrapped": 2}
+    cli.signing_key_file.write_text(cli.signing_key_file.read_text().splitlines()[0])
+    assert _findings(cli)["trust tokens"]["state"] == "ok"
+    everything = cli.run("keys", "list").output
+    assert "k4.secret" not in everything
 
 
 def test_doctor_says_how_to_mend_a_missing_directory(empty: Cli) -> None:

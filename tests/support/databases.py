@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.migrate import migrate
 from flowless.adapters.sql.schema import metadata
+from flowless.domain.audit import NO_HASH
 from tools.postgres_server import PostgresServer
 
 _EXISTING: Final = "TRUSTLAYER_TEST_POSTGRES_URL"
@@ -95,7 +96,7 @@ def _create(*, migrated: bool) -> str:
 
 
 def _empty(name: str) -> None:
-    tables = ", ".join(table.name for table in metadata.sorted_tables if table.name != "log_head")
+    tables = ", ".join(table.name for table in metadata.sorted_tables if table.name not in ("log_head", "audit_head"))
     with psycopg.connect(_url(name), autocommit=True) as connection:
         # Whoever a test left behind would keep its locks.
         connection.execute(
@@ -103,6 +104,10 @@ def _empty(name: str) -> None:
             b"WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         connection.execute(f"TRUNCATE {tables}".encode())
+        connection.execute(
+            "UPDATE audit_head SET sequence = 0, hash = %(none)s, pruned_through = 0, pruned_hash = %(none)s",
+            {"none": NO_HASH},
+        )
         connection.execute(
             "UPDATE log_head SET revision = 0, compacted_through = 0, log_id = %s", (secrets.token_hex(16),)
         )

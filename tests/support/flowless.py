@@ -1,13 +1,16 @@
 """A real Flowless with what a bridge has of it: stubs behind a credential, and the database beside it."""
 
 import asyncio
+import base64
 import collections
 import itertools
+import os
 import queue
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -18,20 +21,25 @@ from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
+from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
+from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
 from flowless.domain.bridges import Scope
 from flowless.grpc.server import SERVICES
 from flowless.services.bridges import Bridges
+from flowless.services.signing_keys import SigningKeys
 from tests.support.clock import FakeClock
 from tests.support.rpc import detail, reason
 from tests.support.stores import BY, counting_random, new_sqlite_file, sqlite_url
-from tools.processes import TESTING, FlowlessProcess
+from tools.processes import TESTING, FlowlessProcess, write_signing_key
+from trust_core.clock import SystemClock
 from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, types_pb2
 from trustlayer.v1.admin_pb2_grpc import AdminServiceStub
 from trustlayer.v1.bridge_pb2_grpc import BridgeServiceStub
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
+from trustlayer.v1.trust_token_pb2_grpc import TrustTokenServiceStub
 
 PASSWORD: Final = "correct horse battery staple"
 BROWSER: Final = types_pb2.RequestContext(client_ip="203.0.113.7", device_fingerprint="device", user_agent="agent")
@@ -82,6 +90,7 @@ class Client:
         self.sessions = SessionServiceStub(with_credential)
         self.bridge = BridgeServiceStub(with_credential)
         self.admin = AdminServiceStub(with_credential)
+        self.tokens = TrustTokenServiceStub(with_credential)
 
     def register(self, email: str = "", **fields: Any) -> types_pb2.User:
         """Register a user whose password is `PASSWORD`."""
@@ -241,10 +250,19 @@ def prepare(directory: Path) -> tuple[Path, str]:
         database = Database.open(sqlite_url(file))
         bridges = Bridges(store=SqlBridgeStore(database=database), clock=FakeClock(), random=counting_random)
         created = await bridges.create("everything", frozenset(Scope), by=BY)
+        await rotate_signing_keys(database, directory / "signing-key")
         await database.close()
         return file, created.secret
 
     return asyncio.run(work())
+
+
+async def rotate_signing_keys(database: Database, key_file: Path) -> None:
+    """Make signing keys, wrapped under the file that a Flowless in this directory is given."""
+    write_signing_key(key_file)
+    tokens = PasetoTokens(wrapping_keys=[base64.b64decode(key_file.read_text())], random=os.urandom)
+    keys = SigningKeys(store=SqlSigningKeyStore(database=database), tokens=tokens, clock=SystemClock())
+    await keys.rotate(overlap=timedelta(days=1), by=BY)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from flowless.adapters.sql.migrate import migrate
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
+from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
+from flowless.adapters.sql.trust_tokens import SqlTrustTokenStore
 from flowless.adapters.sql.users import SqlUserStore
 from flowless.domain.audit import Actor
 from flowless.domain.bridges import Bridge, BridgeSecret, Scope
@@ -26,6 +28,7 @@ from flowless.ports.audit import AuditTrail
 from flowless.ports.housekeeping import HousekeepingStore
 from flowless.ports.replicas import ReplicaRegistry
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
+from flowless.ports.trust_tokens import SigningKeyStore, TrustTokenStore
 from tests.support import databases
 from trust_core.identifiers import digest, new_bridge_id, new_session_handle, new_session_id, new_user_id
 from trust_core.modes import RequestContext, bind
@@ -48,6 +51,9 @@ class Stores:
     housekeeping: HousekeepingStore
     replicas: ReplicaRegistry
     audit: AuditTrail
+    tokens: TrustTokenStore
+    signing_keys: SigningKeyStore
+    database: Database
     log_of: Callable[..., RevocationLog]
     """The log as a replica reads it whose last report was this."""
     when_log_written: Callable[[Callable[[], None]], None]
@@ -106,6 +112,9 @@ def over(database: Database) -> Stores:
         housekeeping=SqlHousekeepingStore(database=database),
         replicas=SqlReplicaRegistry(database=database),
         audit=SqlAuditTrail(database=database),
+        tokens=SqlTrustTokenStore(database=database),
+        signing_keys=SqlSigningKeyStore(database=database),
+        database=database,
         log_of=lambda replica_id, beat=1: SqlRevocationLog(
             database=database, replica_id=replica_id, confirmed_beat=lambda: beat
         ),

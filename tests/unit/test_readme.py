@@ -1,5 +1,6 @@
 """The README tells the truth where a program can check it."""
 
+import json
 import re
 from dataclasses import MISSING, fields
 
@@ -22,6 +23,8 @@ def _spelled(default: object) -> str:
         return ",".join(default)
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, frozenset | dict):
+        return json.dumps(sorted(default) if isinstance(default, frozenset) else default)
     return "" if default in (None, MISSING) else str(default)
 
 

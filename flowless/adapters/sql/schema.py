@@ -237,7 +237,7 @@ outbox: Final = sa.Table(
     sa.Column("due_us", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("done_us", sa.BigInteger),
-    # `sent`, `failed` or `expired` when done; empty before.
+    # `sent`, `failed`, `expired` or `void` when done; empty before.
     sa.Column("outcome", _String(16), nullable=False),
     sa.Index("ix_outbox_due_us", "due_us"),
     sa.Index("ix_outbox_done_us", "done_us"),

@@ -24,17 +24,9 @@ class SqlUserStore:
 
     async def add(self, new: NewUser, *, event: AuditEvent | None = None) -> None:
         """See the port."""
-        values = rows.user_values(new.user) | {
-            "canonical_email": new.canonical_email,
-            "password_hash": new.password_hash,
-            "session_epoch": 1,
-        }
 
         async def work(tx: WriteTransaction) -> None:
-            taken = sa.select(users.c.id).where(users.c.canonical_email == new.canonical_email)
-            if (await tx.connection.execute(taken)).first() is not None:
-                raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
-            await tx.connection.execute(sa.insert(users).values(values))
+            await add_user(tx, new)
             if event is not None:
                 await tx.audit(event)
 
@@ -45,9 +37,7 @@ class SqlUserStore:
         try:
             return await self._database.write(work)
         except sa.exc.IntegrityError as error:
-            if "canonical_email" in str(error.orig):
-                raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address") from None
-            raise TrustError(Reason.USER_NAME_TAKEN, "another user has this user name") from None
+            raise name_taken(error) from None
 
     async def get(self, user_id: str) -> User | None:
         """See the port."""
@@ -187,6 +177,26 @@ class SqlUserStore:
             )
 
         await self._database.write(work)
+
+
+def name_taken(error: sa.exc.IntegrityError) -> TrustError:
+    """Say which of the names that must be unique another user has."""
+    if "canonical_email" in str(error.orig):
+        return TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
+    return TrustError(Reason.USER_NAME_TAKEN, "another user has this user name")
+
+
+async def add_user(tx: WriteTransaction, new: NewUser) -> None:
+    """Add a user; TrustError EMAIL_TAKEN, or an IntegrityError that `name_taken` explains."""
+    taken = sa.select(users.c.id).where(users.c.canonical_email == new.canonical_email)
+    if (await tx.connection.execute(taken)).first() is not None:
+        raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
+    values = rows.user_values(new.user) | {
+        "canonical_email": new.canonical_email,
+        "password_hash": new.password_hash,
+        "session_epoch": 1,
+    }
+    await tx.connection.execute(sa.insert(users).values(values))
 
 
 async def _keep(tx: WriteTransaction, user_id: str, kept: KeptSession, *, revision: int) -> bool:

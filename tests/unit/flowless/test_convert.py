@@ -105,12 +105,12 @@ def test_a_duration_is_read_or_a_violation(seconds: int, nanos: int) -> None:
 def test_attributes_that_json_cannot_express_are_a_violation(value: dict[str, Any]) -> None:
     struct = struct_pb2.Struct(fields={"x": struct_pb2.Value(**value)})
     with pytest.raises(TrustError) as caught:
-        convert.attributes(struct)
+        convert.plain("attributes", struct)
     assert _field(caught) == "attributes"
 
 
 def test_a_value_of_no_kind_is_null() -> None:
-    assert convert.attributes(struct_pb2.Struct(fields={"x": struct_pb2.Value()})) == {"x": None}
+    assert convert.plain("attributes", struct_pb2.Struct(fields={"x": struct_pb2.Value()})) == {"x": None}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
