@@ -38,6 +38,7 @@ from flowless.grpc.server import FlowlessServer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.session_tier import NoSessionTier, SessionTier
+from flowless.services.audit import AuditLog
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.credentials import UserPasswords
@@ -72,6 +73,7 @@ class Flowless:
     passwords: UserPasswords
     logins: Logins
     sessions: Sessions
+    audit: AuditLog
     keys: SigningKeys
     tokens: TrustTokens
     effects: TokenEffects
@@ -203,6 +205,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 factory=factory,
             ),
             sessions=sessions,
+            audit=AuditLog(trail=audit),
             keys=keys,
             tokens=tokens,
             effects=TokenEffects(
@@ -229,6 +232,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                     sessions=timedelta(seconds=settings.session_retention_seconds),
                     bridge_secrets=timedelta(seconds=settings.session_retention_seconds),
                     log=timedelta(seconds=settings.log_retention_seconds),
+                    trust_tokens=timedelta(seconds=settings.session_retention_seconds),
+                    mail=timedelta(seconds=settings.session_retention_seconds),
+                    audit=timedelta(days=settings.audit_retention_days) if settings.audit_retention_days else None,
                 ),
                 clock=clock,
                 jitter=random.random,  # not secrecy
@@ -351,6 +357,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
         ),
         admin=AdminServicer(
             bridges=flowless.bridges,
+            audit=flowless.audit,
             keys=flowless.keys,
             barriers=flowless.barriers,
             tail=flowless.tail,

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     log_retention_seconds: int = Field(
         86_400, ge=60, le=366 * 86_400, description="rows of the revocation log are kept at least this long"
     )
+    audit_retention_days: int = Field(
+        400, ge=0, le=36_600, description="events of the audit log are kept this long; 0: for ever"
+    )
     metrics_listen: str = Field("", description="host:port of the Prometheus metrics; empty: none")
     reflection: bool = Field(False, description="serve gRPC reflection, for development")
 

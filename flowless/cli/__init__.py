@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flowless.cli import bridges, doctor, gc, keys, restore, serve, sessions, users
+from flowless.cli import audit, bridges, doctor, gc, keys, restore, serve, sessions, users
 from trust_core.version import __version__
 
 _EPILOG = (
@@ -31,6 +31,7 @@ app.add_typer(bridges.app, name="bridges")
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from flowless.adapters.sql.restore import revoke_after_restore
 from flowless.bootstrap import Flowless
-from flowless.cli.common import ConfigOption, JsonOption, run, show_one
+from flowless.cli.common import BY, ConfigOption, JsonOption, run, show_one
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def _after_restore(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke every session and rename the log, before serving from a restored backup.
+    """Revoke every session, void every trust token and rename the log, before serving from a restored backup.
 
     A backup brings sessions back to life that were revoked since it was made, and the log counts on from where it
     stood then. Restore, run this, then start the replicas; everybody has to log in again. What else changed since
@@ -34,7 +34,7 @@ def _after_restore(
         typer.confirm("Revoke all sessions of all users?", abort=True)
 
     async def work(flowless: Flowless) -> dict[str, object]:
-        users = await revoke_after_restore(flowless.database)
+        users = await revoke_after_restore(flowless.database, now=flowless.clock.now(), by=BY)
         live = [bridge for bridge in await flowless.bridges.list() if bridge.revoked_at is None]
         return {
             "users_whose_sessions_ended": users,

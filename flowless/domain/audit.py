@@ -65,12 +65,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One security event. `subject` is a user id, a session handle, a bridge id, a key id, a jti, or empty."""
+    """One security event. `subject` is a user id, a session handle, a bridge id, a key id, a jti, or empty.
+
+    `action` is an `Action` and `outcome` an `Outcome` where we write; what is read may be anything.
+    """
 
     time: datetime
-    action: Action
+    action: str
     actor: str
-    outcome: Outcome = Outcome.SUCCESS
+    outcome: str = Outcome.SUCCESS
     subject: str = ""
     user_id: str = ""
     client_ip: str = ""

@@ -4,7 +4,8 @@ from flowless.domain.bridges import Scope
 from flowless.domain.fields import Fields
 from flowless.grpc import convert
 from flowless.grpc.authorization import actor
-from flowless.grpc.replies import not_implemented, wrote
+from flowless.grpc.replies import wrote
+from flowless.services.audit import AuditLog
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import RevocationTail
@@ -19,9 +20,17 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """See proto/trustlayer/v1/admin.proto."""
 
     def __init__(
-        self, *, bridges: Bridges, keys: SigningKeys, barriers: Barriers, tail: RevocationTail, clock: Clock
+        self,
+        *,
+        bridges: Bridges,
+        audit: AuditLog,
+        keys: SigningKeys,
+        barriers: Barriers,
+        tail: RevocationTail,
+        clock: Clock,
     ) -> None:
         self._bridges = bridges
+        self._audit = audit
         self._keys = keys
         self._barriers = barriers
         self._tail = tail
@@ -93,4 +102,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.ListAuditEventsRequest, context: Context
     ) -> pb.ListAuditEventsResponse:
         """See the proto."""
-        not_implemented("AdminService/ListAuditEvents")
+        position = convert.from_page_token(request.page_token, parts=1)
+        page = await self._audit.page(
+            page_size=request.page_size, before=convert.sequence(position), user_id=request.user_id
+        )
+        return pb.ListAuditEventsResponse(
+            events=[convert.audit_event(record) for record in page.records],
+            next_page_token="" if page.next_before is None else convert.page_token(str(page.next_before)),
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
+from flowless.domain.audit import AuditRecord
 from flowless.domain.bridges import Bridge
 from flowless.domain.fields import Fields
 from flowless.domain.replicas import ReplicaRecord
@@ -192,6 +193,37 @@ def bridge(record: Bridge, now: datetime) -> admin_pb2.Bridge:
         revoke_time=None if record.revoked_at is None else timestamp(record.revoked_at),
         live_secrets=record.live_secrets(now),
     )
+
+
+def audit_event(record: AuditRecord) -> admin_pb2.AuditEvent:
+    """Message of an audit event."""
+    event = record.event
+    message = admin_pb2.AuditEvent(
+        sequence=record.sequence,
+        time=timestamp(event.time),
+        action=event.action,
+        outcome=event.outcome,
+        actor=event.actor,
+        subject=event.subject,
+        user_id=event.user_id,
+        client_ip=event.client_ip,
+        request_id=event.request_id,
+        hash=record.hash,
+    )
+    if event.details:
+        json_format.ParseDict(dict(event.details), message.details)
+    return message
+
+
+def sequence(position: tuple[str, ...] | None) -> int | None:
+    """Sequence of a page token; INVALID_FIELD for one that is not ours."""
+    if position is None:
+        return None
+    if not (position[0].isdecimal() and position[0].isascii() and len(position[0]) <= 18):
+        fields = Fields()
+        fields.add("page_token", "a token from the answer before, or empty")
+        fields.refuse()
+    return int(position[0])
 
 
 _KEY_STATES = {

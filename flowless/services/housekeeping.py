@@ -3,6 +3,8 @@
 - A **session** goes some time after its absolute expiry, which every session has. Until then a denial can say why
   (EXPIRED, REVOKED, IDLE); afterwards it is UNKNOWN. No row of the log is needed: it is active for nobody.
 - A **bridge secret** goes some time after it expired.
+- A **trust token** and a **mail** go some time after the token expired, and after the mail was sent or given up.
+- Events of the **audit log** go when they are old, if the deployment wants that at all.
 - Rows of the **revocation log** go when they are old and not among the last many. A sidecar that was away for longer
   drops its cache instead of replaying.
 
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
+from flowless.domain.audit import SYSTEM, Action, Actor
 from flowless.ports.housekeeping import Due, HousekeepingStore, Kind
 from trust_core.clock import Clock
 
@@ -34,6 +37,9 @@ class Retention:
     sessions: timedelta
     bridge_secrets: timedelta
     log: timedelta
+    trust_tokens: timedelta
+    mail: timedelta
+    audit: timedelta | None
     log_rows: int = KEPT_LOG_ROWS
 
 
@@ -72,11 +78,17 @@ class Housekeeping:
     def due(self) -> list[Due]:
         """Say what is due now."""
         now, kept = self._clock.now(), self._retention
-        return [
+        due = [
             Due(kind=Kind.SESSIONS, before=now - kept.sessions),
             Due(kind=Kind.BRIDGE_SECRETS, before=now - kept.bridge_secrets),
             Due(kind=Kind.REVOCATIONS, before=now - kept.log, keep_rows=kept.log_rows),
+            Due(kind=Kind.TRUST_TOKENS, before=now - kept.trust_tokens),
+            Due(kind=Kind.MAIL, before=now - kept.mail),
         ]
+        if kept.audit is not None:
+            event = Actor(name=SYSTEM).event(Action.AUDIT_PRUNE, now=now)
+            due.append(Due(kind=Kind.AUDIT, before=now - kept.audit, event=event))
+        return due
 
     async def count(self) -> dict[Kind, int]:
         """Count what a round would delete. Raises what storage raises."""

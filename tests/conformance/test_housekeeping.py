@@ -12,7 +12,7 @@ from tests.support.clock import FakeClock
 from tests.support.stores import HOUR, NOW, SECOND, Stores, fresh_digest, new_bridge
 from trust_core.errors import Reason, TrustError
 
-KEPT = Retention(sessions=HOUR, bridge_secrets=HOUR, log=HOUR, log_rows=3)
+KEPT = Retention(sessions=HOUR, bridge_secrets=HOUR, log=HOUR, trust_tokens=HOUR, mail=HOUR, audit=HOUR, log_rows=3)
 
 
 def housekeeping(stores: Stores, clock: FakeClock | None = None, **changes: object) -> Housekeeping:
@@ -90,7 +90,7 @@ async def test_a_round_deletes_what_it_counted_and_counts_it(stores: Stores) -> 
         await stores.add_session(user, expires_at=NOW - 2 * HOUR)
     await _rows(stores, [2 * HOUR] * 5)
     keeping = housekeeping(stores)
-    expected = {Kind.SESSIONS: 3, Kind.BRIDGE_SECRETS: 0, Kind.REVOCATIONS: 2}
+    expected = dict.fromkeys(Kind, 0) | {Kind.SESSIONS: 3, Kind.REVOCATIONS: 2}
     assert await keeping.count() == expected
     assert await keeping.run_once() == Round(deleted=expected)
     assert keeping.deleted == expected

@@ -21,7 +21,7 @@ from flowless.adapters.sql.schema import metadata
 from flowless.domain.sessions import SessionActivity
 from tests.support.databases import new_postgres_database
 from tests.support.report_log import log_into_report
-from tests.support.stores import NOW, SECOND, Stores, fresh_digest, over
+from tests.support.stores import BY, NOW, SECOND, Stores, fresh_digest, over
 from tools.postgres_server import PostgresServer
 from trust_core.errors import Reason, TrustError
 
@@ -237,7 +237,7 @@ async def test_after_a_restore_no_session_is_live_and_the_log_is_another(url: st
         users = [await stores.add_user() for _ in range(3)]
         sessions = [await stores.add_session(user) for user in users for _ in range(2)]
         before = await stores.log.head()
-        assert await revoke_after_restore(database) == 3
+        assert await revoke_after_restore(database, now=NOW, by=BY) == 3
         after = await stores.log.head()
         assert after.log_id != before.log_id
         assert [await stores.is_live(session) for session in sessions] == [False] * 6

@@ -256,8 +256,8 @@ class WriteTransaction:
             sa.insert(schema.audit_events).values(
                 sequence=sequence,
                 time_us=time_us,
-                action=event.action.value,
-                outcome=event.outcome.value,
+                action=str(event.action),
+                outcome=str(event.outcome),
                 actor=event.actor,
                 subject=event.subject,
                 user_id=event.user_id,
