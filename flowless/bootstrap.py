@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flowless.adapters.argon2_hasher import Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekeeping, of_redis, of_tail
 from flowless.adapters.paseto import PasetoTokens
+from flowless.adapters.passwords.breached import BreachedPasswordRanges, NoBreachedPasswords
+from flowless.adapters.passwords.hasher import Argon2PasswordHasher
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
 from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
@@ -44,6 +45,7 @@ from flowless.services.bridges import Bridges
 from flowless.services.credentials import UserPasswords
 from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.logins import Logins, SessionFactory
+from flowless.services.passwords import PasswordPolicy
 from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
@@ -51,6 +53,7 @@ from flowless.services.sessions import Sessions
 from flowless.services.signing_keys import SigningKeys
 from flowless.services.token_effects import TokenEffects
 from flowless.services.trust_tokens import TrustTokens
+from flowless.services.user_import import UserImport
 from flowless.services.users import Users
 from flowless.services.watchers import Watchers
 from flowless.workers import when_supervisor_ends
@@ -70,6 +73,7 @@ class Flowless:
     database: Database
     log: SqlRevocationLog
     users: Users
+    user_import: UserImport
     passwords: UserPasswords
     logins: Logins
     sessions: Sessions
@@ -110,6 +114,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             max_waiting=settings.hashing_queue,
             # All workers together have a thread per core.
             threads=max(1, (os.cpu_count() or 1) // settings.workers),
+            pepper=settings.pepper(),
         )
         closing.callback(hasher.close)
         database = open_database(settings)
@@ -118,10 +123,22 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         user_store = SqlUserStore(database=database)
         addresses = LibraryEmailAddresses()
         audit = SqlAuditTrail(database=database)
-        users = Users(store=user_store, hasher=hasher, addresses=addresses, clock=clock, random=os.urandom)
+        ranges = settings.breached_passwords_url
+        breached = BreachedPasswordRanges(url=ranges) if ranges else NoBreachedPasswords()
+        closing.push_async_callback(breached.close)
+        policy = PasswordPolicy(
+            minimum=settings.password_min_length,
+            context_words=sorted(settings.password_context_words),
+            common=settings.common_passwords(),
+            breached=breached,
+        )
+        users = Users(
+            store=user_store, hasher=hasher, policy=policy, addresses=addresses, clock=clock, random=os.urandom
+        )
         passwords = UserPasswords(
             users=user_store,
             hasher=hasher,
+            policy=policy,
             audit=audit,
             clock=clock,
             random=os.urandom,
@@ -196,6 +213,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             database=database,
             log=SqlRevocationLog(database=database),
             users=users,
+            user_import=UserImport(
+                store=user_store, hasher=hasher, addresses=addresses, clock=clock, random=os.urandom
+            ),
             passwords=passwords,
             logins=Logins(
                 store=store,
@@ -214,6 +234,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 users=user_store,
                 passwords=passwords,
                 hasher=hasher,
+                policy=policy,
                 factory=factory,
                 addresses=addresses,
                 clock=clock,
@@ -340,7 +361,12 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
 def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
-        identity=IdentityServicer(users=flowless.users, passwords=flowless.passwords, effects=flowless.effects),
+        identity=IdentityServicer(
+            users=flowless.users,
+            passwords=flowless.passwords,
+            effects=flowless.effects,
+            user_import=flowless.user_import,
+        ),
         session=SessionServicer(
             sessions=flowless.sessions, logins=flowless.logins, effects=flowless.effects, barriers=flowless.barriers
         ),

@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from flowless.adapters.argon2_hasher import PROFILES, TESTING_PROFILE
 from flowless.adapters.paseto import WRAPPING_KEY_BYTES
+from flowless.adapters.passwords.common import CommonPasswordList
+from flowless.adapters.passwords.hasher import PROFILES, TESTING_PROFILE
+from flowless.adapters.passwords.pepper import Pepper, PepperError
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
+from flowless.domain.passwords import DEFAULT_MINIMUM, LOWEST_MINIMUM
 from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.trust_tokens import BUILT_IN, PURPOSE
 
@@ -73,6 +76,20 @@ class Settings(BaseSettings):
     trust_token_purposes: frozenset[str] = Field(
         frozenset(), description="purposes of trust tokens that this deployment adds"
     )
+    password_min_length: int = Field(
+        DEFAULT_MINIMUM,
+        ge=LOWEST_MINIMUM,
+        le=64,
+        description="characters of a new password (NIST SP 800-63B-4: 15 where it is the only factor, else 8)",
+    )
+    password_context_words: frozenset[str] = Field(
+        frozenset(), description="words of the service that no password may be made of, such as its name"
+    )
+    common_passwords_file: Path | None = Field(None, description="passwords that nobody may have, one a line")
+    breached_passwords_url: str = Field(
+        "", description="range service (k-anonymity) that new passwords are looked up in; empty: none"
+    )
+    pepper_file: Path | None = Field(None, description="keys beside the database that passwords are hashed under")
     hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
     testing: bool = Field(False, description="allow what only tests may use")
 
@@ -154,6 +171,15 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port with a port up to 65535, or empty")
         return listen
 
+    @field_validator("breached_passwords_url")
+    @classmethod
+    def _known_ranges(cls, url: str) -> str:
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if url and not ((parts.scheme == "https" or local) and parts.hostname and url.endswith("/")):
+            raise ValueError("must be https://host/path/, to which five characters are added, or empty")
+        return url
+
     @field_validator("trust_token_purposes")
     @classmethod
     def _known_purposes(cls, purposes: frozenset[str]) -> frozenset[str]:
@@ -231,6 +257,27 @@ class Settings(BaseSettings):
     def redis_keys(self) -> list[bytes]:
         """Read the keys of the Redis tier, the first of which seals. Raises ConfigError."""
         return _keys("redis_key_file", self.redis_key_file, KEY_BYTES)
+
+    def pepper(self) -> Pepper:
+        """Read the pepper file. Raises ConfigError."""
+        if self.pepper_file is None:
+            return Pepper()
+        try:
+            return Pepper.parse(self.pepper_file.read_text())
+        except PepperError as error:
+            raise ConfigError(f"pepper_file: {self.pepper_file}: {error}") from None
+        except (OSError, ValueError):
+            raise ConfigError(f"pepper_file: cannot read {self.pepper_file}") from None
+
+    def common_passwords(self) -> CommonPasswordList:
+        """Prepare the list of common passwords. Raises ConfigError for a file that cannot be read."""
+        found = CommonPasswordList(file=self.common_passwords_file)
+        if self.common_passwords_file is not None:
+            try:
+                found.load()
+            except (OSError, ValueError):
+                raise ConfigError(f"common_passwords_file: cannot read {self.common_passwords_file}") from None
+        return found
 
     def signing_wrapping_keys(self) -> list[bytes]:
         """Read the keys that wrap signing keys, the first of which wraps. Raises ConfigError."""

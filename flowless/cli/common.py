@@ -43,6 +43,8 @@ def settings_from(config: Path | None, *, worker: int | None = None, **overrides
         settings.database_password()  # readable now: whoever needs it later finds it so
         settings.redis_keys()
         settings.signing_wrapping_keys()
+        settings.pepper()
+        settings.common_passwords()
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
     logs.configure(level=settings.log_level, style=settings.log_format, worker=worker)

@@ -66,6 +66,8 @@ def _findings(config: Path | None) -> list[Finding]:
         settings.database_password()
         settings.redis_keys()
         settings.signing_wrapping_keys()
+        settings.pepper()
+        settings.common_passwords()
     except ConfigError as error:
         return [
             Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")
@@ -118,7 +120,12 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
             "no signing_key_file: magic links, resets and invitations are refused",
             "openssl rand -base64 32 > FILE; chmod 600 FILE; set signing_key_file; flowless keys rotate",
         )
-    for path in (settings.signing_key_file, settings.redis_key_file, settings.database_password_file):
+    for path in (
+        settings.signing_key_file,
+        settings.pepper_file,
+        settings.redis_key_file,
+        settings.database_password_file,
+    ):
         if path is not None and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield Finding("files", "warn", f"others can read {path}", f"chmod 600 {path}")
 

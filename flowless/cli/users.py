@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from flowless.bootstrap import Flowless
+from flowless.cli import user_import
 from flowless.cli.common import BY, EXIT_REFUSED, ConfigOption, JsonOption, fail, run, show, show_one
 from flowless.domain.users import Profile, User
 from trust_core.identifiers import is_user_id
 
 app = typer.Typer(help="People and machines that can log in.", no_args_is_help=True)
+
+user_import.register(app)
 
 UserArgument = Annotated[str, typer.Argument(help="User id, e-mail address or user name.")]
 RoleOption = Annotated[list[str] | None, typer.Option("--role", help="Repeatable.")]

@@ -1,27 +1,70 @@
 """Which passwords are accepted, and in which form they are hashed.
 
-NIST SP 800-63B-4 section 3.1.1: no composition rules, at least 64 characters accepted, the whole password is used,
-and Unicode is normalised before hashing (NFKC here) so that the same password typed on two keyboards matches.
+NIST SP 800-63B-4 section 3.1.1.2 and OWASP ASVS 5.0 6.2: a minimum length and no composition rules, at least 64
+characters accepted and the whole password used, Unicode normalised before hashing (NFKC here) so that the same
+password typed on two keyboards matches, and none that is common, repetitive, a sequence, or made of the user's own
+words.
 """
 
+import itertools
+import re
 import unicodedata
+from collections.abc import Container, Iterable
 from typing import Final
 
-from flowless.domain.fields import Fields
-
-MIN_CHARS: Final = 12
+LOWEST_MINIMUM: Final = 8
+DEFAULT_MINIMUM: Final = 12
 MAX_CHARS: Final = 256
-_RAW_MAX_CHARS: Final = 4 * MAX_CHARS
+RAW_MAX_CHARS: Final = 4 * MAX_CHARS
+
+_OWN_WORD_CHARS: Final = 4
+_REST_CHARS: Final = 6
+_SPELT: Final = str.maketrans("013457@$!", "oleastasi")
+_EDGES: Final = re.compile(r"^[\W\d_]+|[\W\d_]+$")
+_WORDS: Final = re.compile(r"[^\W_]+")
 
 
 def normalised(password: str) -> str:
     """NFKC form of a password. Text far beyond the limit is cut first: normalising it would cost for nothing."""
-    return unicodedata.normalize("NFKC", password[:_RAW_MAX_CHARS])
+    return unicodedata.normalize("NFKC", password[:RAW_MAX_CHARS])
 
 
-def checked_new_password(field: str, password: str, fields: Fields) -> str:
-    """Note a violation of the length rule; return the form to hash."""
-    form = normalised(password)
-    if not MIN_CHARS <= len(form) <= MAX_CHARS or len(password) > _RAW_MAX_CHARS:
-        fields.add(field, f"{MIN_CHARS} to {MAX_CHARS} characters")
-    return form
+def has_length(password: str, form: str, *, minimum: int) -> bool:
+    """Whether the form's length is within the limits, in characters; the raw text may be longer, but not absurdly."""
+    return minimum <= len(form) <= MAX_CHARS and len(password) <= RAW_MAX_CHARS
+
+
+def weakness(form: str, *, common: Container[str], own_words: Iterable[str]) -> str:
+    """Say why a password is easy to guess whatever its length; empty when nothing is known against it.
+
+    `common` holds case-folded passwords; `own_words` are texts whose words the user's password must not be made of.
+    """
+    folded = form.casefold()
+    core = _EDGES.sub("", folded)
+    if any(candidate in common for candidate in {folded, core, core.translate(_SPELT)} if candidate):
+        return "too common: a frequent password, or one with digits and marks around it"
+    if _is_repetition(folded) or _is_sequence(folded):
+        return "too simple: a repetition or a sequence"
+    if _is_made_of(folded, own_words):
+        return "made of the account's own words or the service's"
+    return ""
+
+
+def _is_repetition(folded: str) -> bool:
+    """Two or more times the same, the last time perhaps in part."""
+    sizes = range(1, len(folded) // 2 + 1)
+    return any(folded == (folded[:size] * (len(folded) // size + 1))[: len(folded)] for size in sizes)
+
+
+def _is_sequence(folded: str) -> bool:
+    """Every character is the one after, or before, its neighbour; 0 comes after 9 and a after z."""
+    steps = {(ord(after) - ord(before)) for before, after in itertools.pairwise(folded)}
+    return steps <= {1, -9, -25} or steps <= {-1, 9, 25}
+
+
+def _is_made_of(folded: str, own_words: Iterable[str]) -> bool:
+    words = {word for text in own_words for word in _WORDS.findall(text.casefold()) if len(word) >= _OWN_WORD_CHARS}
+    rest = folded
+    for word in sorted(words, key=len, reverse=True):
+        rest = rest.replace(word, " ")
+    return rest != folded and sum(map(len, _WORDS.findall(rest))) < _REST_CHARS

@@ -94,7 +94,7 @@ def by_mail(number: int, fields: Fields) -> bool:
     return number == trust_token_pb2.TRUST_TOKEN_DELIVERY_MAIL
 
 
-def profile(message: identity_pb2.RegisterUserRequest | types_pb2.User) -> Profile:
+def profile(message: identity_pb2.RegisterUserRequest | identity_pb2.ImportedUser | types_pb2.User) -> Profile:
     """Profile fields of a request; the messages share their names."""
     return Profile(
         user_name=message.user_name,

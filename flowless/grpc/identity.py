@@ -1,14 +1,16 @@
 """IdentityService: message -> service -> message."""
 
+import itertools
 from collections.abc import AsyncIterator
 
 from flowless.domain.fields import Fields
 from flowless.domain.users import Profile
 from flowless.grpc import convert
 from flowless.grpc.authorization import actor, caller
-from flowless.grpc.replies import not_implemented, wrote
+from flowless.grpc.replies import wrote
 from flowless.services.credentials import UserPasswords
 from flowless.services.token_effects import EmailChange, Shown, TokenEffects
+from flowless.services.user_import import ImportedUser, UserImport
 from flowless.services.users import Users
 from trust_core.grpc_edge import Context
 from trustlayer.v1 import identity_pb2 as pb
@@ -18,8 +20,11 @@ from trustlayer.v1 import identity_pb2_grpc
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     """See proto/trustlayer/v1/identity.proto."""
 
-    def __init__(self, *, users: Users, passwords: UserPasswords, effects: TokenEffects) -> None:
+    def __init__(
+        self, *, users: Users, passwords: UserPasswords, effects: TokenEffects, user_import: UserImport
+    ) -> None:
         self._users = users
+        self._user_import = user_import
         self._effects = effects
         self._passwords = passwords
 
@@ -144,9 +149,20 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self, request: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> AsyncIterator[pb.ImportUsersResponse]:
         """See the proto."""
-        async for _ in request:
-            _not_built()
-            yield pb.ImportUsersResponse()
+        last = 0
+        async for message in request:
+            numbers = [user.number for user in message.users]
+            if any(after <= before for before, after in itertools.pairwise([last, *numbers])):
+                fields = Fields()
+                fields.add("users.number", "rises from record to record, beginning with 1 or more")
+                fields.refuse()
+            last = numbers[-1] if numbers else last
+            result = await self._user_import.add([_imported(user) for user in message.users], by=actor(context))
+            yield pb.ImportUsersResponse(
+                added=result.added,
+                present=result.present,
+                rejections=[pb.ImportRejection(number=each.number, reason=each.reason) for each in result.rejections],
+            )
 
 
 def _shown(
@@ -155,5 +171,12 @@ def _shown(
     return Shown(text=request.token, audience=request.audience, context=convert.context(request.context))
 
 
-def _not_built() -> None:
-    not_implemented("IdentityService/ImportUsers")
+def _imported(user: pb.ImportedUser) -> ImportedUser:
+    return ImportedUser(
+        number=user.number,
+        email=user.email,
+        email_verified=user.email_verified,
+        password_hash=user.password_hash,
+        profile=convert.profile(user),
+        disabled=user.disabled,
+    )

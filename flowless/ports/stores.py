@@ -11,6 +11,7 @@ exception leaves an adapter.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from flowless.domain.audit import AuditEvent
@@ -38,11 +39,27 @@ class NewUser:
     password_hash: str
 
 
+class Addition(StrEnum):
+    """What became of one of many users to be added."""
+
+    ADDED = "added"
+    PRESENT = "present"
+    """Another user has the e-mail address; it is left as it is."""
+    USER_NAME_TAKEN = "user_name_taken"
+
+
 class UserStore(Protocol):
     """Users and their password hashes."""
 
     async def add(self, new: NewUser, *, event: AuditEvent | None = None) -> None:
         """Add a user; TrustError EMAIL_TAKEN or USER_NAME_TAKEN when another has the name."""
+        ...
+
+    async def add_many(self, new: Sequence[NewUser], *, event: AuditEvent | None = None) -> Sequence[Addition]:
+        """Add users, in one transaction; say of each what became of it, in order.
+
+        TrustError CONFLICT when somebody else took a name meanwhile; nothing is added then, and repeating is safe.
+        """
         ...
 
     async def get(self, user_id: str) -> User | None:

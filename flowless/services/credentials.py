@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from flowless.domain.audit import Action, Actor, Outcome
 from flowless.domain.contexts import check_required_context
 from flowless.domain.fields import Fields
-from flowless.domain.passwords import MAX_CHARS, checked_new_password, normalised
+from flowless.domain.passwords import MAX_CHARS, RAW_MAX_CHARS, normalised
 from flowless.domain.sessions import KeptSession
 from flowless.domain.users import UserStatus
 from flowless.ports.audit import AuditTrail
 from flowless.ports.passwords import PasswordHasher, Verdict
 from flowless.ports.stores import Credentials, UserStore
+from flowless.services.passwords import PasswordPolicy, words_of
 from flowless.services.users import check_user_id
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
@@ -29,7 +30,7 @@ def login_refused() -> TrustError:
 
 def check_password(field: str, password: str, fields: Fields) -> None:
     """Note a password to compare that is missing or absurdly long."""
-    if not password or len(password) > 4 * MAX_CHARS:
+    if not password or len(password) > RAW_MAX_CHARS:
         fields.add(field, f"required, at most {MAX_CHARS} characters")
 
 
@@ -49,12 +50,14 @@ class UserPasswords:
         *,
         users: UserStore,
         hasher: PasswordHasher,
+        policy: PasswordPolicy,
         audit: AuditTrail,
         clock: Clock,
         random: RandomBytes,
     ) -> None:
         self._users = users
         self._hasher = hasher
+        self._policy = policy
         self._audit = audit
         self._clock = clock
         self._random = random
@@ -64,7 +67,9 @@ class UserPasswords:
 
         Errors: LOGIN_REFUSED, HASHING_OVERLOADED.
         """
-        verdict = await self._hasher.verify(found.password_hash if found else None, normalised(password))
+        verdict = await self._hasher.verify(
+            found.password_hash if found else None, normalised(password), as_typed=password
+        )
         if found is None or not verdict.matches or found.user.status is not UserStatus.ACTIVE:
             user_id = found.user.id if found else ""
             await self.refused(user_id, action=action, by=by)
@@ -111,12 +116,17 @@ class UserPasswords:
         if session_id and kept is None:
             fields.add("session_id", "a session id, `sess_` and 49 letters and digits")
         check_required_context(context, fields)
-        form = checked_new_password("new_password", new, fields)
+        form = self._policy.check("new_password", new, own_words=(), fields=fields)
         fields.refuse()
         found = await self._users.credentials(user_id)
         await self.prove(found, current, action=Action.PASSWORD_CHANGE, by=by)
         if found is None:
             raise login_refused()
+        # Whose words they are is known, and may be told, only now.
+        own_words = words_of(found.user.email, found.user.profile)
+        self._policy.check("new_password", new, own_words=own_words, fields=fields)
+        fields.refuse()
+        await self._policy.refuse_breached("new_password", form)
         new_hash = await self._hasher.hash(form)
         fresh = new_session_id(self._random)
         now = self._clock.now()

@@ -12,7 +12,6 @@ from flowless.domain.audit import Action, Actor
 from flowless.domain.contexts import check_required_context
 from flowless.domain.fields import Fields
 from flowless.domain.mail import OutgoingMail
-from flowless.domain.passwords import checked_new_password
 from flowless.domain.trust_tokens import (
     BUILT_IN,
     EMAIL_CHANGE,
@@ -29,6 +28,7 @@ from flowless.ports.stores import NewUser, UserStore
 from flowless.ports.trust_tokens import TrustTokenStore
 from flowless.services.credentials import UserPasswords, login_refused
 from flowless.services.logins import Device, SessionFactory, check_device
+from flowless.services.passwords import PasswordPolicy, words_of
 from flowless.services.sessions import NewSession
 from flowless.services.trust_tokens import (
     Issued,
@@ -82,6 +82,7 @@ class TokenEffects:
         users: UserStore,
         passwords: UserPasswords,
         hasher: PasswordHasher,
+        policy: PasswordPolicy,
         factory: SessionFactory,
         addresses: EmailAddresses,
         clock: Clock,
@@ -92,6 +93,7 @@ class TokenEffects:
         self._users = users
         self._passwords = passwords
         self._hasher = hasher
+        self._policy = policy
         self._factory = factory
         self._addresses = addresses
         self._clock = clock
@@ -104,10 +106,14 @@ class TokenEffects:
         """
         fields = Fields()
         _check_shown(shown, fields)
-        form = checked_new_password("new_password", new_password, fields)
         fields.refuse()
         try:
-            redemption, _ = await self._tokens.good(shown.text, purpose=PASSWORD_RESET, audience=shown.audience)
+            redemption, token = await self._tokens.good(shown.text, purpose=PASSWORD_RESET, audience=shown.audience)
+            user = await self._users.get(token.user_id or "")
+            own_words = [] if user is None else words_of(user.email, user.profile)
+            form = self._policy.check("new_password", new_password, own_words=own_words, fields=fields)
+            fields.refuse()
+            await self._policy.refuse_breached("new_password", form)
             new_hash = await self._hasher.hash(form)
             now = self._clock.now()
             event = by.event(Action.PASSWORD_RESET, now=now, subject=redemption.jti)
@@ -152,12 +158,18 @@ class TokenEffects:
         """Create the invited user. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN."""
         fields = Fields()
         _check_shown(shown, fields)
-        form = checked_new_password("password", password, fields) if password else ""
         profile = checked_profile(profile, fields)
         fields.refuse()
         try:
             redemption, token = await self._tokens.good(shown.text, purpose=INVITATION, audience=shown.audience)
             invited = invited_profile(token.data, fields)
+            form = ""
+            if password:
+                own_words = words_of(token.email, profile)
+                form = self._policy.check("password", password, own_words=own_words, fields=fields)
+            fields.refuse()
+            if form:
+                await self._policy.refuse_breached("password", form)
             now = self._clock.now()
             user = User(
                 id=new_user_id(self._random),

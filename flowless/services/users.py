@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from flowless.domain.audit import Action, Actor
 from flowless.domain.fields import Fields
-from flowless.domain.passwords import checked_new_password
 from flowless.domain.users import (
     EMAIL_BYTES,
     PROFILE_FIELDS,
@@ -18,6 +17,7 @@ from flowless.domain.users import (
 from flowless.ports.addresses import EmailAddresses
 from flowless.ports.passwords import PasswordHasher
 from flowless.ports.stores import Credentials, NewUser, UserStore
+from flowless.services.passwords import PasswordPolicy, words_of
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import RandomBytes, is_user_id, new_user_id
@@ -60,12 +60,14 @@ class Users:
         *,
         store: UserStore,
         hasher: PasswordHasher,
+        policy: PasswordPolicy,
         addresses: EmailAddresses,
         clock: Clock,
         random: RandomBytes,
     ) -> None:
         self._store = store
         self._hasher = hasher
+        self._policy = policy
         self._addresses = addresses
         self._clock = clock
         self._random = random
@@ -79,9 +81,13 @@ class Users:
         canonical_email = self._addresses.canonical(email)
         if canonical_email is None:
             fields.add("email", f"an e-mail address of at most {EMAIL_BYTES} bytes")
-        form = checked_new_password("password", password, fields) if password else ""
         profile = checked_profile(profile, fields)
+        form = ""
+        if password:
+            form = self._policy.check("password", password, own_words=words_of(email, profile), fields=fields)
         fields.refuse()
+        if form:
+            await self._policy.refuse_breached("password", form)
         now = self._clock.now()
         user = User(
             id=new_user_id(self._random),

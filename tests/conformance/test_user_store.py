@@ -317,3 +317,26 @@ async def test_attributes_come_back_as_they_were_given(stores: Stores, attribute
     read = await stores.users.get(user.id)
     assert read is not None
     assert read.profile.attributes == attributes
+
+
+async def test_of_many_users_each_is_told_what_became_of_it(stores: Stores) -> None:
+    here = await stores.add_user(user_name="taken")
+    wanted = [
+        new_user("a@example.org"),
+        new_user(here.email),
+        new_user("b@example.org", user_name="TAKEN"),
+        new_user("a@example.org"),
+        new_user("c@example.org", user_name="fresh"),
+        new_user("d@example.org", user_name="Fresh"),
+    ]
+    new = [NewUser(user=user, canonical_email=user.email.casefold(), password_hash="") for user in wanted]
+    found = await stores.users.add_many(new)
+    assert [addition.value for addition in found] == [
+        "added",
+        "present",
+        "user_name_taken",
+        "present",
+        "added",
+        "user_name_taken",
+    ]
+    assert {user.id for user in await stores.users.list(after="", limit=100)} == {here.id, wanted[0].id, wanted[4].id}

@@ -122,7 +122,7 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Client], object], list[str]]] = {
     "a short password": (_register(password="short"), ["password"]),
     "an overlong password": (_register(password="x" * 257), ["password"]),
     "a huge password": (_register(password="x" * 1_000_000), ["password"]),
-    "several fields at once": (_register(email="x", password="x", name="\0"), ["email", "password", "name"]),
+    "several fields at once": (_register(email="x", password="x", name="\0"), ["email", "name", "password"]),
     "a short user name": (_register(user_name="ab"), ["user_name"]),
     "a user name with a space": (_register(user_name="a b c"), ["user_name"]),
     "a user name that looks like an address": (_register(user_name="ada@x.org"), ["user_name"]),

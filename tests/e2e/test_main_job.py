@@ -11,9 +11,8 @@ from google.rpc import error_details_pb2
 from tests.support.rpc import detail, reason
 from tests.support.system import BROWSER, CALL_SECONDS, PASSWORD, System, running_system
 from trust_core.identifiers import new_session_id
-from trustlayer.v1 import bridge_pb2_grpc, identity_pb2, session_pb2, trust_token_pb2, types_pb2, validator_pb2
+from trustlayer.v1 import bridge_pb2_grpc, identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.bridge_pb2 import ValidateSessionRequest
-from trustlayer.v1.trust_token_pb2_grpc import TrustTokenServiceStub
 
 STRICT = types_pb2.VALIDATION_MODE_STRICT
 
@@ -231,13 +230,6 @@ def test_a_revision_that_will_never_come_is_unavailable_and_not_a_denial(system:
         system.app.validate(session_id, min_revision=10**12)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert reason(caught.value) == "REVISION_NOT_REACHED"
-
-
-def test_what_is_not_built_yet_says_so_through_the_socket(system: System) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        TrustTokenServiceStub(system.app.channel).IssueTrustToken(trust_token_pb2.IssueTrustTokenRequest())
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert reason(caught.value) == "NOT_IMPLEMENTED"
 
 
 def test_the_socket_offers_no_service_of_bridges_and_admins(system: System) -> None:

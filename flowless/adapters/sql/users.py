@@ -1,6 +1,7 @@
 """Users in SQL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,8 @@ from flowless.adapters.sql.database import Database, WriteTransaction, to_us
 from flowless.adapters.sql.schema import sessions, users
 from flowless.domain.audit import AuditEvent
 from flowless.domain.sessions import KeptSession
-from flowless.domain.users import Profile, User, UserStatus
-from flowless.ports.stores import Credentials, NewUser
+from flowless.domain.users import Profile, User, UserStatus, canonical_user_name
+from flowless.ports.stores import Addition, Credentials, NewUser
 from trust_core.errors import Reason, TrustError
 
 
@@ -31,6 +32,39 @@ class SqlUserStore:
                 await tx.audit(event)
 
         await self._write_named(work)
+
+    async def add_many(self, new: Sequence[NewUser], *, event: AuditEvent | None = None) -> Sequence[Addition]:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> list[Addition]:
+            emails = await _taken(tx, users.c.canonical_email, [each.canonical_email for each in new])
+            names = await _taken(
+                tx,
+                users.c.canonical_user_name,
+                [canonical_user_name(each.user.profile.user_name) for each in new if each.user.profile.user_name],
+            )
+            additions = []
+            for each in new:
+                name = canonical_user_name(each.user.profile.user_name)
+                addition = Addition.ADDED
+                if each.canonical_email in emails:
+                    addition = Addition.PRESENT
+                elif name and name in names:
+                    addition = Addition.USER_NAME_TAKEN
+                else:
+                    await tx.connection.execute(sa.insert(users).values(_values(each)))
+                    emails.add(each.canonical_email)
+                    names.add(name)
+                additions.append(addition)
+            added = additions.count(Addition.ADDED)
+            if added and event is not None:
+                await tx.audit(replace(event, details={**event.details, "added": added}))
+            return additions
+
+        try:
+            return await self._database.write(work)
+        except sa.exc.IntegrityError:
+            raise TrustError(Reason.CONFLICT, "somebody else took a name meanwhile; repeat") from None
 
     async def _write_named(self, work: Any) -> Any:
         """Write; of the constraints only that on the user name is left to the database to find broken."""
@@ -191,12 +225,20 @@ async def add_user(tx: WriteTransaction, new: NewUser) -> None:
     taken = sa.select(users.c.id).where(users.c.canonical_email == new.canonical_email)
     if (await tx.connection.execute(taken)).first() is not None:
         raise TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
-    values = rows.user_values(new.user) | {
+    await tx.connection.execute(sa.insert(users).values(_values(new)))
+
+
+def _values(new: NewUser) -> dict[str, Any]:
+    return rows.user_values(new.user) | {
         "canonical_email": new.canonical_email,
         "password_hash": new.password_hash,
         "session_epoch": 1,
     }
-    await tx.connection.execute(sa.insert(users).values(values))
+
+
+async def _taken(tx: WriteTransaction, column: sa.Column[Any], names: Sequence[str]) -> set[str]:
+    found = await tx.connection.execute(sa.select(column).where(column.in_(names)))
+    return set(found.scalars())
 
 
 async def _keep(tx: WriteTransaction, user_id: str, kept: KeptSession, *, revision: int) -> bool:

@@ -9,12 +9,15 @@ from typing import Any
 import argon2
 import pytest
 
-from flowless.adapters.argon2_hasher import TESTING_PROFILE, Argon2PasswordHasher
 from flowless.adapters.email_addresses import LibraryEmailAddresses
+from flowless.adapters.passwords.breached import NoBreachedPasswords
+from flowless.adapters.passwords.common import CommonPasswordList
+from flowless.adapters.passwords.hasher import TESTING_PROFILE, Argon2PasswordHasher
 from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
 from flowless.domain.users import Profile, User
 from flowless.services.credentials import UserPasswords
 from flowless.services.logins import Device, Logins, SessionFactory
+from flowless.services.passwords import PasswordPolicy
 from flowless.services.session_tiers import DatabaseReads
 from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
@@ -36,9 +39,13 @@ class Identity:
         self.stores = stores
         self.clock = FakeClock()
         self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, threads=2)
+        policy = PasswordPolicy(
+            minimum=12, context_words=(), common=CommonPasswordList(), breached=NoBreachedPasswords()
+        )
         self.users = Users(
             store=stores.users,
             hasher=self.hasher,
+            policy=policy,
             addresses=LibraryEmailAddresses(),
             clock=self.clock,
             random=counting_random,
@@ -52,7 +59,12 @@ class Identity:
             random=counting_random,
         )
         self.passwords = UserPasswords(
-            users=stores.users, hasher=self.hasher, audit=stores.audit, clock=self.clock, random=counting_random
+            users=stores.users,
+            hasher=self.hasher,
+            policy=policy,
+            audit=stores.audit,
+            clock=self.clock,
+            random=counting_random,
         )
         self.logins = Logins(
             store=stores.sessions,
@@ -141,8 +153,8 @@ async def test_a_login_that_was_checked_before_all_sessions_were_revoked_is_refu
     user = await identity.register()
     verify = identity.hasher.verify
 
-    async def verify_and_revoke(*arguments: Any) -> Any:
-        verdict = await verify(*arguments)
+    async def verify_and_revoke(*arguments: Any, **options: Any) -> Any:
+        verdict = await verify(*arguments, **options)
         await identity.sessions.revoke_all_of_user(user.id, except_handle="", by=BY)
         return verdict
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.domain.fields import MAX_VIOLATIONS, Fields
-from flowless.domain.passwords import MAX_CHARS, MIN_CHARS, checked_new_password, normalised
 from flowless.domain.users import (
     ATTRIBUTES_BYTES,
     ATTRIBUTES_DEPTH,
@@ -190,48 +189,6 @@ def test_user_names_are_compared_without_case(name: str) -> None:
     checked_profile(Profile(user_name=name), fields)
     assert _violations(fields) == {}
     assert canonical_user_name(name.upper()) == canonical_user_name(name) == canonical_user_name(name.lower())
-
-
-# --- passwords --------------------------------------------------------------------------------------------------
-
-
-def _accepts(password: str) -> bool:
-    fields = Fields()
-    form = checked_new_password("password", password, fields)
-    assert form == normalised(password)
-    return not _violations(fields)
-
-
-@given(st.text(st.characters(codec="utf-8"), max_size=400))
-def test_a_password_is_accepted_by_its_length_alone_after_normalisation(password: str) -> None:
-    form = unicodedata.normalize("NFKC", password)
-    assert _accepts(password) == (MIN_CHARS <= len(form) <= MAX_CHARS)
-
-
-@given(st.text(max_size=300))
-def test_every_way_to_type_a_password_has_one_form(password: str) -> None:
-    forms = {normalised(unicodedata.normalize(form, password)) for form in ("NFC", "NFD", "NFKC", "NFKD")}
-    assert forms == {normalised(password)}
-    assert normalised(normalised(password)) == normalised(password)
-
-
-@pytest.mark.parametrize(
-    ("password", "accepted"),
-    [
-        ("x" * 11, False),
-        ("x" * 12, True),
-        (" " * 12, True),
-        ("x" * 256, True),
-        ("x" * 257, False),
-        ("x" * 1_025, False),
-        ("x" * 10_000_000, False),
-        ("\ufb03" * 4, True),  # four ligatures become twelve letters
-        ("e\u0301" * 11, False),  # twenty-two code points become eleven letters
-        ("\ufdfa" * 200, False),  # two hundred signs become thousands of letters
-    ],
-)
-def test_length_counts_after_normalisation(password: str, accepted: bool) -> None:
-    assert _accepts(password) is accepted
 
 
 # --- e-mail addresses -------------------------------------------------------------------------------------------
