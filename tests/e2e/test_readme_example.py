@@ -1,4 +1,4 @@
-"""The README's example runs as it stands there."""
+"""The README's examples run as they stand there."""
 
 import re
 import subprocess
@@ -19,10 +19,13 @@ def system(run_dir: Path) -> Iterator[System]:
         yield system
 
 
-def _run_example(system: System, session_id: str) -> str:
-    (example,) = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text())
+EXAMPLES = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "README.md").read_text())
+VALIDATE, REGISTER, LOG_IN, MAGIC_LINK, RESET = EXAMPLES
+
+
+def _run(example: str, system: System, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", example, str(system.sidecar.socket), session_id],
+        [sys.executable, "-c", example, str(system.sidecar.socket), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -35,7 +38,17 @@ def _run_example(system: System, session_id: str) -> str:
 def test_the_readmes_example_welcomes_a_user_and_refuses_after_logout(system: System) -> None:
     system.app.register("ada@example.org", roles=("reader",))
     session_id = system.app.log_in("ada@example.org").session_id
-    assert _run_example(system, session_id) == "welcome, Ada ['reader']\n"
+    assert _run(VALIDATE, system, session_id) == "welcome, Ada ['reader']\n"
     revision = system.app.sessions.Logout(session_pb2.LogoutRequest(session_id=session_id)).revision
     assert system.app.validate(session_id, min_revision=revision).HasField("denial")
-    assert _run_example(system, session_id) == "no: DENIAL_REASON_REVOKED\n"
+    assert _run(VALIDATE, system, session_id) == "no: DENIAL_REASON_REVOKED\n"
+
+
+def test_the_readmes_examples_register_log_in_and_redeem_links(system: System) -> None:
+    user_id = _run(REGISTER, system).removeprefix("registered ").strip()
+    session_id = _run(LOG_IN, system).split()[-1]
+    assert system.app.status().lease_held
+    assert _run(VALIDATE, system, session_id) == "welcome, Grace ['engineer']\n"
+    assert _run(MAGIC_LINK, system) == "logged in by magic_link\n"
+    assert _run(RESET, system) == f"new password for {user_id}\n"
+    assert _run(VALIDATE, system, session_id) == "no: DENIAL_REASON_REVOKED\n"

@@ -68,13 +68,17 @@ class System:
 
 
 @functools.cache
-def _prepared_database() -> tuple[bytes, str]:
-    """A migrated database with one bridge, and its secret: made once by the real commands, then copied."""
+def _prepared_database() -> tuple[bytes, bytes, str]:
+    """A migrated database with signing keys and one bridge, the file that opens the keys, and the bridge's secret.
+
+    Made once by the real commands, then copied.
+    """
     with temporary_directory() as directory:
         flowless = FlowlessProcess(directory=directory, environment=TESTING)
         flowless.migrate()
+        flowless.create_signing_keys()
         secret = flowless.create_bridge(BRIDGE).secret
-        return (directory / "flowless.db").read_bytes(), secret
+        return (directory / "flowless.db").read_bytes(), (directory / "signing-key").read_bytes(), secret
 
 
 @contextmanager
@@ -82,11 +86,11 @@ def prepared_flowless(
     directory: Path, *, listen: str = "127.0.0.1:0", environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[FlowlessProcess, str]]:
     """Start Flowless over a database that has the bridge `BRIDGE`; gives the process and the bridge's secret."""
-    content, secret = _prepared_database()
-    database = directory / "flowless.db"
-    if not database.exists():
-        database.touch(mode=0o600)
-        database.write_bytes(content)
+    content, signing_key, secret = _prepared_database()
+    for file, prepared in ((directory / "flowless.db", content), (directory / "signing-key", signing_key)):
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_bytes(prepared)
     flowless = FlowlessProcess(directory=directory, listen=listen, environment={**TESTING, **(environment or {})})
     try:
         flowless.start()
