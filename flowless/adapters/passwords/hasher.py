@@ -4,7 +4,9 @@ Shared state: the counts of jobs and of refusals, touched by the event loop only
 """
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -18,6 +20,8 @@ from trust_core import logs
 from trust_core.errors import Reason, TrustError
 
 T = TypeVar("T")
+
+_NICE: Final = 10
 
 TESTING_PROFILE: Final = "testing"
 PROFILES: Final[dict[str, argon2.Parameters]] = {
@@ -44,7 +48,9 @@ class Argon2PasswordHasher:
         self._max_jobs = self._threads + max_waiting
         self.jobs = 0
         self.refused = 0
-        self._pool = ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(
+            max_workers=self._threads, thread_name_prefix="argon2", initializer=_stand_back
+        )
         self._hasher = argon2.PasswordHasher.from_parameters(PROFILES[profile])
         self._pepper = pepper or Pepper()
         # What an unknown user's password is compared with, so that the answer takes as long as for a known one.
@@ -106,6 +112,15 @@ class Argon2PasswordHasher:
 
     def _finished(self) -> None:
         self.jobs -= 1
+
+
+def _stand_back() -> None:
+    """Let the event loop come first: on Linux a thread has a priority of its own, and Argon2's lanes inherit it.
+
+    So a storm of logins takes what time validations leave, and not the other way round.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _bytes(password: str) -> bytes:
