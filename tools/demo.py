@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tools import terminal
@@ -26,10 +27,12 @@ from tools.processes import (
     last_lines,
     temporary_directory,
 )
+from trust_core.grpc_edge import reason_of
 from trust_core.identifiers import new_session_id
-from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
+from trustlayer.v1 import identity_pb2, session_pb2, trust_token_pb2, types_pb2, validator_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
+from trustlayer.v1.trust_token_pb2_grpc import TrustTokenServiceStub
 from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 
 T = TypeVar("T")
@@ -66,6 +69,7 @@ class App:
     def __init__(self, channel: grpc.Channel) -> None:
         self.identity = IdentityServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
+        self.tokens = TrustTokenServiceStub(channel)
         self._validator = ValidatorServiceStub(channel)
 
     def validate(self, session_id: str) -> validator_pb2.ValidateResponse:
@@ -118,6 +122,7 @@ class Demo:
         self._change_roles(user_id, session_id)
         revoke_milliseconds = self._revoke_elsewhere()
         self._log_out(session_id)
+        self._follow_link()
         median, p99 = statistics.median(hits), statistics.quantiles(hits, n=100)[98]
         print()
         print(f"hit on the socket    median {median:.2f} ms, p99 {p99:.2f} ms, over {len(hits):,} validations")
@@ -216,6 +221,29 @@ class Demo:
         expect(answer.denial.reason == types_pb2.DENIAL_REASON_REVOKED, "DENIED: REVOKED", answer)
         self._show(denial(answer), milliseconds, answer)
 
+    def _follow_link(self) -> None:
+        self.step = "log in by a link"
+        issued = self._app.tokens.IssueTrustToken(
+            trust_token_pb2.IssueTrustTokenRequest(
+                purpose="magic_link", subject=EMAIL, audience="demo", lifetime=Duration(seconds=60)
+            ),
+            timeout=CALL_SECONDS,
+        )
+        request = session_pb2.LoginWithTrustTokenRequest(token=issued.token, audience="demo", context=BROWSER)
+        answer, milliseconds = timed(lambda: self._app.sessions.LoginWithTrustToken(request, timeout=CALL_SECONDS))
+        expect(answer.session.user.email_verified, "a session, and the address proven", answer)
+        self._show(answer.session.handle, milliseconds)
+        self.step = "follow the same link again"
+        begin = time.perf_counter()
+        try:
+            answer = self._app.sessions.LoginWithTrustToken(request, timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            reason = reason_of(error)
+        else:
+            raise UnexpectedError(f"a spent token was redeemed again: {answer}")
+        expect(reason == "TRUST_TOKEN_REFUSED", "TRUST_TOKEN_REFUSED", reason)
+        self._show(f"refused: {reason}", (time.perf_counter() - begin) * 1_000)
+
     def _poll(
         self, session_id: str, seen: Callable[[validator_pb2.ValidateResponse], bool]
     ) -> tuple[validator_pb2.ValidateResponse, float]:
@@ -248,6 +276,7 @@ def walk(directory: Path) -> None:
     """Start both programs in the directory and walk the steps."""
     with ExitStack() as stack:
         flowless = stack.enter_context(FlowlessProcess(directory=directory))
+        flowless.create_signing_keys()
         elsewhere = flowless.create_bridge("demo-elsewhere", scopes=["sessions"])
         sidecar = stack.enter_context(
             SidecarProcess(
