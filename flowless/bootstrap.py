@@ -16,9 +16,10 @@ from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekee
 from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.passwords.breached import BreachedPasswordRanges, NoBreachedPasswords
 from flowless.adapters.passwords.hasher import Argon2PasswordHasher
+from flowless.adapters.redis.calls import MAX_CONNECTIONS
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import PayloadSealer
-from flowless.adapters.redis.tier import MAX_CONNECTIONS, RedisSessionTier
+from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
