@@ -11,14 +11,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from flowless.adapters.attempts.counters import LocalCounters, SharedCounters
 from flowless.adapters.email_addresses import LibraryEmailAddresses
-from flowless.adapters.metrics import SourcesCollector, of_barriers, of_housekeeping, of_redis, of_tail
+from flowless.adapters.metrics import SourcesCollector, of_attempts, of_barriers, of_housekeeping, of_redis, of_tail
 from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.passwords.breached import BreachedPasswordRanges, NoBreachedPasswords
 from flowless.adapters.passwords.hasher import Argon2PasswordHasher
 from flowless.adapters.redis.calls import MAX_CONNECTIONS
 from flowless.adapters.redis.connect import connect
-from flowless.adapters.redis.payload import PayloadSealer
+from flowless.adapters.redis.payload import KEY_BYTES, PayloadSealer
 from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
@@ -39,7 +40,9 @@ from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.server import FlowlessServer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.ports.attempts import AttemptCounters
 from flowless.ports.session_tier import NoSessionTier, SessionTier
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.audit import AuditLog
 from flowless.services.barriers import Barriers
 from flowless.services.bridges import Bridges
@@ -77,6 +80,7 @@ class Flowless:
     user_import: UserImport
     passwords: UserPasswords
     logins: Logins
+    attempts: AttemptLimiter
     sessions: Sessions
     audit: AuditLog
     keys: SigningKeys
@@ -136,11 +140,22 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         users = Users(
             store=user_store, hasher=hasher, policy=policy, addresses=addresses, clock=clock, random=os.urandom
         )
+        counters = _attempt_counters(settings, clock, serving=serving)
+        closing.push_async_callback(counters.close)
+        attempts = AttemptLimiter(
+            counters=counters,
+            limits=settings.attempt_limits,
+            audit=audit,
+            # Counted in common under the key that is common; alone under one that nobody else needs.
+            key=settings.redis_keys()[0] if serving and settings.redis_url is not None else os.urandom(KEY_BYTES),
+            clock=clock,
+        )
         passwords = UserPasswords(
             users=user_store,
             hasher=hasher,
             policy=policy,
             audit=audit,
+            attempts=attempts,
             clock=clock,
             random=os.urandom,
         )
@@ -203,6 +218,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             tokens=token_format,
             addresses=addresses,
             audit=audit,
+            attempts=attempts,
             purposes=settings.trust_token_purposes,
             mail_purposes=frozenset(),
             clock=clock,
@@ -224,7 +240,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 users=users,
                 passwords=passwords,
                 factory=factory,
+                attempts=attempts,
             ),
+            attempts=attempts,
             sessions=sessions,
             audit=AuditLog(trail=audit),
             keys=keys,
@@ -238,6 +256,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 policy=policy,
                 factory=factory,
                 addresses=addresses,
+                attempts=attempts,
                 clock=clock,
                 random=os.urandom,
             ),
@@ -279,6 +298,7 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
         of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns),
         of_barriers(flowless.barriers, flowless.watchers, flowless.tail),
         of_housekeeping(flowless.housekeeping),
+        of_attempts(flowless.attempts),
     ]
     if isinstance(flowless.tier, RedisSessionTier):
         sources.append(of_redis(flowless.tier))
@@ -296,6 +316,14 @@ def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
         timeout_seconds=settings.redis_timeout_seconds,
         clock=clock,
     )
+
+
+def _attempt_counters(settings: Settings, clock: Clock, *, serving: bool) -> AttemptCounters:
+    local = LocalCounters(clock=clock)
+    if settings.redis_url is None or not serving:
+        return local
+    client = connect(settings.redis_url, max_connections=MAX_CONNECTIONS)
+    return SharedCounters(client=client, local=local, clock=clock)
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_index: int | None = None) -> None:

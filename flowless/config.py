@@ -16,6 +16,7 @@ from flowless.adapters.passwords.hasher import PROFILES, TESTING_PROFILE
 from flowless.adapters.passwords.pepper import Pepper, PepperError
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
+from flowless.domain.attempts import AttemptLimits
 from flowless.domain.passwords import DEFAULT_MINIMUM, LOWEST_MINIMUM
 from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.trust_tokens import BUILT_IN, PURPOSE
@@ -91,6 +92,22 @@ class Settings(BaseSettings):
     )
     pepper_file: Path | None = Field(None, description="keys beside the database that passwords are hashed under")
     hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
+    attempts_free: int = Field(5, ge=1, le=100, description="failed logins of an account and network without a wait")
+    attempts_delay_max_seconds: int = Field(
+        900,
+        ge=1,
+        le=3_600,
+        description="then the wait doubles from 1 second up to this",
+    )
+    attempts_failed_per_account_per_day: int = Field(
+        100,
+        ge=1,
+        le=1_000_000,
+        description="from networks and devices that never logged in (NIST SP 800-63B-4: 100 at most)",
+    )
+    attempts_failed_per_ip_per_hour: int = Field(300, ge=1, le=1_000_000, description="of one network, any accounts")
+    attempts_per_ip_per_minute: int = Field(120, ge=1, le=1_000_000, description="right ones included")
+    attempts_per_bridge_per_minute: int = Field(6_000, ge=1, le=10_000_000, description="right ones included")
     testing: bool = Field(False, description="allow what only tests may use")
 
     busy_timeout_seconds: float = Field(2.0, gt=0, le=60, description="how long a call waits for the database")
@@ -242,6 +259,18 @@ class Settings(BaseSettings):
     def session_absolute(self) -> timedelta:
         """Absolute session lifetime."""
         return timedelta(seconds=self.session_absolute_seconds)
+
+    @property
+    def attempt_limits(self) -> AttemptLimits:
+        """Limits on attempts at passwords and trust tokens."""
+        return AttemptLimits(
+            free=self.attempts_free,
+            delay_max_seconds=self.attempts_delay_max_seconds,
+            failed_per_account_per_day=self.attempts_failed_per_account_per_day,
+            failed_per_ip_per_hour=self.attempts_failed_per_ip_per_hour,
+            per_ip_per_minute=self.attempts_per_ip_per_minute,
+            per_bridge_per_minute=self.attempts_per_bridge_per_minute,
+        )
 
     @property
     def session_idle(self) -> timedelta:

@@ -43,6 +43,10 @@ TESTING: Final[Mapping[str, str]] = {
     "FLOWLESS_TESTING": "1",
     "FLOWLESS_PASSWORD_PROFILE": "testing",
     "FLOWLESS_LAME_DUCK_SECONDS": "0",
+    # All of a test's people log in from one address, and some of them many times at once.
+    "FLOWLESS_ATTEMPTS_FREE": "100",
+    "FLOWLESS_ATTEMPTS_PER_IP_PER_MINUTE": "1000000",
+    "FLOWLESS_ATTEMPTS_PER_BRIDGE_PER_MINUTE": "1000000",
 }
 """Cheap password hashes, for tests only (the server refuses the profile without the first variable); a quick end."""
 

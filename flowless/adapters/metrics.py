@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from flowless.adapters.redis.tier import RedisSessionTier
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.barriers import Barriers
 from flowless.services.housekeeping import Housekeeping
 from flowless.services.revocation_tail import RevocationTail
@@ -78,6 +79,26 @@ def of_housekeeping(housekeeping: Housekeeping) -> Source:
         for outcome, count in housekeeping.rounds.items():
             rounds.add_metric([outcome], count)
         yield rounds
+
+    return read
+
+
+def of_attempts(attempts: AttemptLimiter) -> Source:
+    """Metrics of the limits on attempts."""
+
+    def read() -> Iterator[Metric]:
+        refused = CounterMetricFamily("flowless_attempts_refused", "Attempts refused unchecked.", labels=["kind"])
+        for kind, count in attempts.refused.items():
+            refused.add_metric([kind.value], count)
+        yield refused
+        counters = attempts.counters
+        text = "1 while this replica counts attempts alone because Redis is left alone."
+        yield _gauge("flowless_attempts_counted_alone", text, int(counters.alone))
+        yield _gauge(
+            "flowless_attempts_kept", "Counters of attempts in memory, expired ones included.", counters.kept
+        )
+        text = "Counters of attempts that went from memory before their time because there were too many."
+        yield _counter("flowless_attempts_evicted", text, counters.evicted)
 
     return read
 

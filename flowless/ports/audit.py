@@ -17,12 +17,16 @@ class AuditHead:
     pruned_hash: bytes
 
 
-class AuditTrail(Protocol):
-    """Appends and reads. Errors are those of storage."""
+class AuditRecorder(Protocol):
+    """Appends. Errors are those of storage."""
 
     async def record(self, event: AuditEvent) -> None:
         """Append one event that has no effect of its own, in a transaction of its own."""
         ...
+
+
+class AuditTrail(AuditRecorder, Protocol):
+    """Appends and reads. Errors are those of storage."""
 
     async def head(self) -> AuditHead:
         """Read both ends."""

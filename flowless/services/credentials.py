@@ -6,6 +6,7 @@ disabled and one without a password cost the same, get the same answer, and leav
 
 from dataclasses import dataclass
 
+from flowless.domain.attempts import AttemptKind
 from flowless.domain.audit import Action, Actor, Outcome
 from flowless.domain.contexts import check_required_context
 from flowless.domain.fields import Fields
@@ -15,6 +16,7 @@ from flowless.domain.users import UserStatus
 from flowless.ports.audit import AuditTrail
 from flowless.ports.passwords import PasswordHasher, Verdict
 from flowless.ports.stores import Credentials, UserStore
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.passwords import PasswordPolicy, words_of
 from flowless.services.users import check_user_id
 from trust_core.clock import Clock
@@ -52,6 +54,7 @@ class UserPasswords:
         hasher: PasswordHasher,
         policy: PasswordPolicy,
         audit: AuditTrail,
+        attempts: AttemptLimiter,
         clock: Clock,
         random: RandomBytes,
     ) -> None:
@@ -59,6 +62,7 @@ class UserPasswords:
         self._hasher = hasher
         self._policy = policy
         self._audit = audit
+        self._attempts = attempts
         self._clock = clock
         self._random = random
 
@@ -107,7 +111,7 @@ class UserPasswords:
     ) -> PasswordChange:
         """Replace the password, revoke the user's sessions but one, void trust tokens; the one gets a new id.
 
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
         """
         fields = Fields()
         check_user_id(user_id, fields)
@@ -118,8 +122,12 @@ class UserPasswords:
         check_required_context(context, fields)
         form = self._policy.check("new_password", new, own_words=(), fields=fields)
         fields.refuse()
-        found = await self._users.credentials(user_id)
-        await self.prove(found, current, action=Action.PASSWORD_CHANGE, by=by)
+        attempt = self._attempts.attempt(
+            AttemptKind.PASSWORD_CHANGE, account=user_id, context=context, by=by, user_id=user_id
+        )
+        async with attempt:
+            found = await self._users.credentials(user_id)
+            await self.prove(found, current, action=Action.PASSWORD_CHANGE, by=by)
         if found is None:
             raise login_refused()
         # Whose words they are is known, and may be told, only now.

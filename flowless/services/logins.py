@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
+from flowless.domain.attempts import AttemptKind
 from flowless.domain.audit import Action, Actor
 from flowless.domain.contexts import check_required_context
 from flowless.domain.fields import Fields
 from flowless.domain.sessions import ActiveSession, Session, SessionLimits
 from flowless.domain.users import User
 from flowless.ports.stores import SessionRoom, SessionStore
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.credentials import UserPasswords, check_password, login_refused
 from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users, check_login
@@ -91,15 +93,19 @@ class Logins:
         users: Users,
         passwords: UserPasswords,
         factory: SessionFactory,
+        attempts: AttemptLimiter,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._users = users
         self._passwords = passwords
         self._factory = factory
+        self._attempts = attempts
 
     async def log_in(self, *, login: str, password: str, device: Device, by: Actor) -> NewSession:
-        """Check a password and create a session. Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED.
+        """Check a password and create a session.
+
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
 
         Unknown user, wrong password, disabled user and user without a password cost the same and get the same answer.
         """
@@ -108,6 +114,11 @@ class Logins:
         check_password("password", password, fields)
         check_device(device, fields)
         fields.refuse()
+        account = self._users.account_of(login)
+        async with self._attempts.attempt(AttemptKind.LOGIN, account=account, context=device.context, by=by):
+            return await self._log_in(login, password, device=device, by=by)
+
+    async def _log_in(self, login: str, password: str, *, device: Device, by: Actor) -> NewSession:
         found = await self._users.credentials_of(login)
         verdict = await self._passwords.prove(found, password, action=Action.SESSION_LOGIN, by=by)
         if found is None:
@@ -134,15 +145,20 @@ class Logins:
     ) -> NewSession:
         """Check the password of an active session's user again; the session gets a new id and a new login time.
 
-        Errors: INVALID_FIELD, SESSION_NOT_ACTIVE, LOGIN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, SESSION_NOT_ACTIVE, LOGIN_REFUSED, HASHING_OVERLOADED, TOO_MANY_ATTEMPTS.
         """
         fields = Fields()
         check_password("password", password, fields)
         check_required_context(context, fields)
         fields.refuse()
         active = await self._sessions.active(session_id)
-        found = await self._users.credentials(active.user.id)
-        await self._passwords.prove(found, password, action=Action.SESSION_REAUTHENTICATE, by=by)
+        user_id = active.user.id
+        attempt = self._attempts.attempt(
+            AttemptKind.REAUTHENTICATE, account=user_id, context=context, by=by, user_id=user_id
+        )
+        async with attempt:
+            found = await self._users.credentials(user_id)
+            await self._passwords.prove(found, password, action=Action.SESSION_REAUTHENTICATE, by=by)
         return await self._sessions.replace_id(
             active,
             authenticated=(PASSWORD_METHOD,),

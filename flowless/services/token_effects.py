@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
+from flowless.domain.attempts import AttemptKind, login_account
 from flowless.domain.audit import Action, Actor
 from flowless.domain.contexts import check_required_context
 from flowless.domain.fields import Fields
@@ -24,8 +25,9 @@ from flowless.domain.trust_tokens import (
 from flowless.domain.users import EMAIL_BYTES, Profile, User, UserStatus, checked_profile
 from flowless.ports.addresses import EmailAddresses
 from flowless.ports.passwords import PasswordHasher
-from flowless.ports.stores import NewUser, UserStore
+from flowless.ports.stores import Credentials, NewUser, UserStore
 from flowless.ports.trust_tokens import TrustTokenStore
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.credentials import UserPasswords, login_refused
 from flowless.services.logins import Device, SessionFactory, check_device
 from flowless.services.passwords import PasswordPolicy, words_of
@@ -40,7 +42,6 @@ from flowless.services.trust_tokens import (
 )
 from flowless.services.users import check_user_id
 from trust_core.clock import Clock
-from trust_core.errors import TrustError
 from trust_core.identifiers import RandomBytes, new_user_id
 from trust_core.modes import RequestContext
 
@@ -85,6 +86,7 @@ class TokenEffects:
         policy: PasswordPolicy,
         factory: SessionFactory,
         addresses: EmailAddresses,
+        attempts: AttemptLimiter,
         clock: Clock,
         random: RandomBytes,
     ) -> None:
@@ -96,18 +98,19 @@ class TokenEffects:
         self._policy = policy
         self._factory = factory
         self._addresses = addresses
+        self._attempts = attempts
         self._clock = clock
         self._random = random
 
     async def reset_password(self, shown: Shown, new_password: str, *, by: Actor) -> tuple[str, int]:
         """Set the password and revoke all of the user's sessions; return the user's id and the revision.
 
-        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, HASHING_OVERLOADED.
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS, HASHING_OVERLOADED.
         """
         fields = Fields()
         _check_shown(shown, fields)
         fields.refuse()
-        try:
+        async with self._tokens.redeeming(PASSWORD_RESET, action=Action.PASSWORD_RESET, context=shown.context, by=by):
             redemption, token = await self._tokens.good(shown.text, purpose=PASSWORD_RESET, audience=shown.audience)
             user = await self._users.get(token.user_id or "")
             own_words = [] if user is None else words_of(user.email, user.profile)
@@ -120,18 +123,17 @@ class TokenEffects:
             redeemed = refused_if_none(
                 await self._store.reset_password(redemption, new_hash=new_hash, now=now, event=event)
             )
-        except TrustError as error:
-            await self._tokens.note_refusal(error, purpose=PASSWORD_RESET, action=Action.PASSWORD_RESET, by=by)
-            raise
+        # However many have guessed: whoever has the mailbox may log in from here.
+        await self._attempts.vouch(account=login_account(redeemed.token.canonical_email), context=shown.context)
         return redeemed.token.user_id or "", redeemed.revision
 
     async def log_in(self, text: str, *, audience: str, device: Device, by: Actor) -> NewSession:
-        """Begin a session with a magic link. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED."""
+        """Begin a session with a magic link. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS."""
         fields = Fields()
         check_token(text, audience, fields)
         check_device(device, fields)
         fields.refuse()
-        try:
+        async with self._tokens.redeeming(MAGIC_LINK, action=Action.SESSION_LOGIN, context=device.context, by=by):
             redemption, token = await self._tokens.good(text, purpose=MAGIC_LINK, audience=audience)
             found = await self._users.credentials(token.user_id or "")
             if found is None:
@@ -149,18 +151,20 @@ class TokenEffects:
             added = await self._store.log_in(redemption, session, room=self._factory.room(), event=event)
             if added is None:
                 raise token_refused()
-        except TrustError as error:
-            await self._tokens.note_refusal(error, purpose=MAGIC_LINK, action=Action.SESSION_LOGIN, by=by)
-            raise
+        await self._attempts.vouch(account=login_account(token.canonical_email), context=device.context)
         return self._factory.opened(session_id, *added)
 
     async def accept_invitation(self, shown: Shown, *, password: str, profile: Profile, by: Actor) -> User:
-        """Create the invited user. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, EMAIL_TAKEN, USER_NAME_TAKEN."""
+        """Create the invited user.
+
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS, EMAIL_TAKEN, USER_NAME_TAKEN,
+        HASHING_OVERLOADED.
+        """
         fields = Fields()
         _check_shown(shown, fields)
         profile = checked_profile(profile, fields)
         fields.refuse()
-        try:
+        async with self._tokens.redeeming(INVITATION, action=Action.INVITATION_ACCEPT, context=shown.context, by=by):
             redemption, token = await self._tokens.good(shown.text, purpose=INVITATION, audience=shown.audience)
             invited = invited_profile(token.data, fields)
             form = ""
@@ -189,16 +193,14 @@ class TokenEffects:
                 Action.INVITATION_ACCEPT, now=now, subject=user.id, user_id=user.id, roles=list(invited.roles)
             )
             refused_if_none(await self._store.add_user(redemption, new, event=event))
-        except TrustError as error:
-            await self._tokens.note_refusal(error, purpose=INVITATION, action=Action.INVITATION_ACCEPT, by=by)
-            raise
         return user
 
     async def start_email_change(self, change: EmailChange, *, by: Actor) -> Issued:
         """Check the password and issue a token for the new address; nothing changes before it is shown.
 
         An address that another user has costs and answers the same; its token cannot be redeemed.
-        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+        Errors: INVALID_FIELD, LOGIN_REFUSED, HASHING_OVERLOADED, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,
+        MAIL_NOT_CONFIGURED.
         """
         fields = Fields()
         check_user_id(change.user_id, fields)
@@ -209,13 +211,7 @@ class TokenEffects:
         check_required_context(change.context, fields)
         fields.refuse()
         self._tokens.require_mail(EMAIL_CHANGE, by_mail=change.by_mail)
-        found = await self._users.credentials(change.user_id)
-        if found is None or found.password_hash or change.password:
-            await self._passwords.prove(found, change.password, action=Action.EMAIL_CHANGE_START, by=by)
-        elif found.user.status is not UserStatus.ACTIVE:
-            await self._passwords.refused(change.user_id, action=Action.EMAIL_CHANGE_START, by=by)
-        if found is None:
-            raise login_refused()
+        found = await self._proven(change, by=by)
         other = await self._users.credentials_by_email(canonical or "")
         token = await self._tokens.unsigned(
             purpose=EMAIL_CHANGE,
@@ -240,12 +236,26 @@ class TokenEffects:
             by=by,
         )
 
+    async def _proven(self, change: EmailChange, *, by: Actor) -> Credentials:
+        user_id = change.user_id
+        async with self._attempts.attempt(
+            AttemptKind.EMAIL_CHANGE, account=user_id, context=change.context, by=by, user_id=user_id
+        ):
+            found = await self._users.credentials(user_id)
+            if found is None or found.password_hash or change.password:
+                await self._passwords.prove(found, change.password, action=Action.EMAIL_CHANGE_START, by=by)
+            elif found.user.status is not UserStatus.ACTIVE:
+                await self._passwords.refused(user_id, action=Action.EMAIL_CHANGE_START, by=by)
+            if found is None:
+                raise login_refused()
+            return found
+
     async def confirm_email_change(self, shown: Shown, *, by: Actor) -> tuple[User, int]:
-        """Change the address. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED."""
+        """Change the address. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS."""
         fields = Fields()
         _check_shown(shown, fields)
         fields.refuse()
-        try:
+        async with self._tokens.redeeming(EMAIL_CHANGE, action=Action.EMAIL_CHANGE, context=shown.context, by=by):
             redemption, token = await self._tokens.good(shown.text, purpose=EMAIL_CHANGE, audience=shown.audience)
             now = self._clock.now()
             notice = None
@@ -261,9 +271,6 @@ class TokenEffects:
             changed = await self._store.change_email(redemption, notice=notice, now=now, event=event)
             if changed is None:
                 raise token_refused()
-        except TrustError as error:
-            await self._tokens.note_refusal(error, purpose=EMAIL_CHANGE, action=Action.EMAIL_CHANGE, by=by)
-            raise
         return changed
 
 

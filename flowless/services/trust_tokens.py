@@ -1,10 +1,12 @@
 """Use cases of trust tokens: issue, check, consume, revoke. What takes effect elsewhere is in `token_effects.py`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from flowless.domain.attempts import AttemptKind, login_account
 from flowless.domain.audit import Action, Actor, Outcome
 from flowless.domain.contexts import check_context
 from flowless.domain.fields import Fields
@@ -29,6 +31,7 @@ from flowless.ports.addresses import EmailAddresses
 from flowless.ports.audit import AuditTrail
 from flowless.ports.stores import UserStore
 from flowless.ports.trust_tokens import Redeemed, TokenFormat, TrustTokenStore
+from flowless.services.attempts import AttemptLimiter
 from flowless.services.signing_keys import SigningKeys
 from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
@@ -78,6 +81,7 @@ class TrustTokens:
         tokens: TokenFormat,
         addresses: EmailAddresses,
         audit: AuditTrail,
+        attempts: AttemptLimiter,
         purposes: frozenset[str],
         mail_purposes: frozenset[str],
         clock: Clock,
@@ -90,6 +94,7 @@ class TrustTokens:
         self._tokens = tokens
         self._addresses = addresses
         self._audit = audit
+        self._attempts = attempts
         self._purposes = BUILT_IN | {name: Purpose(name=name) for name in purposes}
         self._mail_purposes = mail_purposes
         self._clock = clock
@@ -99,7 +104,8 @@ class TrustTokens:
         """Sign a token and void the subject's unspent ones of this purpose.
 
         For an address that nobody has, or a user who is disabled, a purpose that needs a user costs and answers the
-        same, and redeems nothing. Errors: INVALID_FIELD, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
+        same, and redeems nothing.
+        Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED, MAIL_NOT_CONFIGURED.
         """
         fields = Fields()
         purpose = self._purposes.get(request.purpose)
@@ -115,6 +121,11 @@ class TrustTokens:
             invited_profile(request.data, fields)
         fields.refuse()
         self.require_mail(request.purpose, by_mail=request.by_mail)
+        account = login_account(canonical) if canonical is not None else request.subject
+        async with self._attempts.attempt(AttemptKind.TOKEN_ISSUE, account=account, context=request.context, by=by):
+            return await self._issue(request, purpose, canonical, by=by)
+
+    async def _issue(self, request: IssueRequest, purpose: Purpose, canonical: str | None, *, by: Actor) -> Issued:
         user = await self._subject(request.subject, canonical)
         is_nobody = purpose.needs_user and (user is None or user.status is not UserStatus.ACTIVE)
         email = request.subject if user is None or is_nobody else user.email
@@ -274,7 +285,10 @@ class TrustTokens:
     async def consume(
         self, text: str, *, purpose: str, audience: str, context: RequestContext, by: Actor
     ) -> Redeemed:
-        """Spend a token of a purpose that no other use case redeems. Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED."""
+        """Spend a token of a purpose that no other use case redeems.
+
+        Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS.
+        """
         fields = Fields()
         check_token(text, audience, fields)
         check_context(context, fields)
@@ -283,21 +297,29 @@ class TrustTokens:
             fields.add("purpose", f"redeemed by {known.redeemed_by}")
         fields.refuse()
         action = Action.EMAIL_VERIFY if purpose == EMAIL_VERIFY else Action.TOKEN_CONSUME
-        try:
+        async with self.redeeming(purpose, action=action, context=context, by=by):
             redemption = await self.authentic(text, purpose=purpose, audience=audience)
             now = self._clock.now()
             event = by.event(action, now=now, subject=redemption.jti, purpose=purpose)
             spend = self._store.verify_email if purpose == EMAIL_VERIFY else self._store.consume
             return refused_if_none(await spend(redemption, now=now, event=event))
-        except TrustError as error:
-            await self.note_refusal(error, purpose=purpose, action=action, by=by)
-            raise
 
-    async def note_refusal(self, error: TrustError, *, purpose: str, action: Action, by: Actor) -> None:
-        """Leave an event of a token that was refused."""
-        if error.reason is Reason.TRUST_TOKEN_REFUSED:
-            event = by.event(action, now=self._clock.now(), outcome=Outcome.REFUSED, purpose=purpose)
-            await self._audit.record(event)
+    @asynccontextmanager
+    async def redeeming(
+        self, purpose: str, *, action: Action, context: RequestContext, by: Actor
+    ) -> AsyncIterator[None]:
+        """Count what is in the block as one attempt, and leave an event if the token is refused.
+
+        Whose token it is nobody knows before: attempts are counted by network and bridge. Errors: TOO_MANY_ATTEMPTS.
+        """
+        async with self._attempts.attempt(AttemptKind.TOKEN_CONSUME, account="", context=context, by=by):
+            try:
+                yield
+            except TrustError as error:
+                if error.reason is Reason.TRUST_TOKEN_REFUSED:
+                    event = by.event(action, now=self._clock.now(), outcome=Outcome.REFUSED, purpose=purpose)
+                    await self._audit.record(event)
+                raise
 
     async def revoke(self, subject: str, purpose: str, *, by: Actor) -> None:
         """Void the subject's unspent tokens of a purpose; idempotent. Errors: INVALID_FIELD."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowless.domain.attempts import login_account
 from flowless.domain.audit import Action, Actor
 from flowless.domain.fields import Fields
 from flowless.domain.users import (
@@ -119,6 +120,15 @@ class Users:
     async def credentials(self, user_id: str) -> Credentials | None:
         """Find by id, with what a login compares."""
         return await self._store.credentials(user_id)
+
+    def account_of(self, login: str) -> str:
+        """Name whom a login is about, whether there is such a user or not, in one spelling; for limits on attempts.
+
+        The e-mail address and the user name of one user are two accounts here. To count them together, somebody
+        would have to look whose they are, and whoever tries both would learn that they belong together.
+        """
+        canonical = self._addresses.canonical(login) if "@" in login else None
+        return login_account(canonical or login.lower())
 
     async def credentials_of(self, login: str) -> Credentials | None:
         """Find by e-mail address or user name; anything else finds nobody."""

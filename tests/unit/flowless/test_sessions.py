@@ -21,6 +21,7 @@ from flowless.services.passwords import PasswordPolicy
 from flowless.services.session_tiers import DatabaseReads
 from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
+from tests.support.attempts import new_limiter
 from tests.support.clock import FakeClock
 from tests.support.stores import BY, Stores, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
@@ -58,11 +59,13 @@ class Identity:
             clock=self.clock,
             random=counting_random,
         )
+        self.attempts = new_limiter(clock=self.clock, audit=stores.audit)
         self.passwords = UserPasswords(
             users=stores.users,
             hasher=self.hasher,
             policy=policy,
             audit=stores.audit,
+            attempts=self.attempts,
             clock=self.clock,
             random=counting_random,
         )
@@ -72,6 +75,7 @@ class Identity:
             users=self.users,
             passwords=self.passwords,
             factory=SessionFactory(limits=LIMITS, clock=self.clock, random=counting_random),
+            attempts=self.attempts,
         )
 
     async def register(self) -> User:
