@@ -7,7 +7,7 @@ import itertools
 import os
 import queue
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -266,22 +266,26 @@ async def rotate_signing_keys(database: Database, key_file: Path) -> None:
 
 
 @contextmanager
-def running_flowless(directory: Path, **settings: str) -> Iterator[Flowless]:
+def running_flowless(
+    directory: Path, environment: Mapping[str, str] | None = None, /, **settings: str
+) -> Iterator[Flowless]:
     """Start Flowless over a new database in the directory (see the fixture `run_dir`).
 
-    `settings` are `FLOWLESS_…` variables in lower case without the prefix.
+    `settings` are `FLOWLESS_…` variables in lower case without the prefix, `environment` others.
     """
     file, secret = prepare(directory)
-    with served(directory, file, secret, **settings) as flowless:
+    with served(directory, file, secret, environment, **settings) as flowless:
         yield flowless
 
 
 @contextmanager
-def served(directory: Path, file: Path, secret: str, **settings: str) -> Iterator[Flowless]:
+def served(
+    directory: Path, file: Path, secret: str, environment: Mapping[str, str] | None = None, /, **settings: str
+) -> Iterator[Flowless]:
     """Start one Flowless over a database that is there; its log goes into the directory."""
-    environment = {f"FLOWLESS_{name.upper()}": value for name, value in settings.items()}
+    chosen = {f"FLOWLESS_{name.upper()}": value for name, value in settings.items()} | dict(environment or {})
     process = FlowlessProcess(
-        directory=directory, environment={**TESTING, "FLOWLESS_DATABASE_URL": sqlite_url(file), **environment}
+        directory=directory, environment={**TESTING, "FLOWLESS_DATABASE_URL": sqlite_url(file), **chosen}
     )
     process.start()
     try:
