@@ -154,7 +154,7 @@ def test_a_call_that_outlasts_the_drain_is_cut_and_the_program_still_ends_well(r
 def test_no_revoke_that_returned_is_lost_when_the_program_is_killed(run_dir: Path) -> None:
     file, secret = prepare(run_dir)
     returned: dict[str, int] = {}
-    with served(run_dir, file, secret) as flowless:
+    with served(run_dir, file, secret, session_max_per_user="200") as flowless:
         user = flowless.client.register()
         logins = {login.session.handle: login for login in (flowless.client.log_in(user) for _ in range(150))}
         enough = threading.Event()
