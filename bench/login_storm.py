@@ -26,6 +26,7 @@ from bench.samples import DIFFERENT_IDS, Sample, Subject, over_rounds, timed
 from tools.processes import (
     LAUNCHER,
     ROOT,
+    TESTING,
     BridgeCredential,
     FlowlessProcess,
     ProcessError,
@@ -40,6 +41,7 @@ AT_ONCE: Final = 200
 """Logins in flight: more than the pool and its queue hold, so that some are refused at once."""
 RETRY_SECONDS: Final = 1.0
 """What a client that is refused waits, as RetryInfo asks it to."""
+UNLIMITED: Final = {name: value for name, value in TESTING.items() if name.startswith("FLOWLESS_ATTEMPTS_")}
 NAMES: Final = ("hit at the sidecar", "read at Flowless")
 
 
@@ -60,11 +62,11 @@ async def storm(address: str, secret: str) -> None:
     ended: Counter[str] = Counter()
     over = asyncio.Event()
     credential = (("authorization", f"Bearer {secret}"),)
-    request = session_pb2.LoginRequest(
-        login="user0@example.com", password=sessions.PASSWORD, context=sessions.CONTEXT
-    )
 
-    async def log_in(stub: session_pb2_grpc.SessionServiceStub) -> None:
+    async def log_in(stub: session_pb2_grpc.SessionServiceStub, number: int) -> None:
+        request = session_pb2.LoginRequest(
+            login=f"user{number % sessions.USERS}@example.com", password=sessions.PASSWORD, context=sessions.CONTEXT
+        )
         while not over.is_set():
             try:
                 call: Any = stub.Login(request, metadata=credential, timeout=CALL_SECONDS)
@@ -76,7 +78,7 @@ async def storm(address: str, secret: str) -> None:
 
     async with grpc.aio.insecure_channel(address) as channel:
         stub = session_pb2_grpc.SessionServiceStub(channel)
-        tasks = [asyncio.create_task(log_in(stub)) for _ in range(AT_ONCE)]
+        tasks = [asyncio.create_task(log_in(stub, number)) for number in range(AT_ONCE)]
         await asyncio.to_thread(sys.stdin.read)
         counted = dict(ended)
         over.set()
@@ -123,8 +125,8 @@ def run(size: Size) -> str:
     samples: dict[tuple[str, bool], list[Sample]] = {(name, stormy): [] for name in NAMES for stormy in (False, True)}
     storms = Storm()
     with temporary_directory() as directory, ExitStack() as stack:
-        # The real cost of hashing, and no limit on attempts: the storm is to reach the pool.
-        flowless = stack.enter_context(FlowlessProcess(directory=directory))
+        # The real cost of hashing, and hardly a limit on attempts: the storm is to reach the pool.
+        flowless = stack.enter_context(FlowlessProcess(directory=directory, environment=UNLIMITED))
         bridge = flowless.create_bridge("bench")
         sidecar = stack.enter_context(
             SidecarProcess(directory=directory, upstream=flowless.address, secret=bridge.secret)

@@ -84,8 +84,12 @@ def test_the_command_counts_and_then_deletes(run_dir: Path) -> None:
         _age_everything(flowless)
         counted = json.loads(flowless.process.run_command("gc", "--dry-run", "--json"))
         assert counted == {
-            **{"sessions": 2, "bridge_secrets": 0, "revocations": 0},
-            **{"trust_tokens": 0, "mail": 0, "audit": 0},
+            "sessions": 2,
+            "bridge_secrets": 0,
+            "revocations": 0,
+            "trust_tokens": 0,
+            "mail": 0,
+            "audit": 0,
         }
         assert json.loads(flowless.process.run_command("gc", "--json")) == counted
         assert set(json.loads(flowless.process.run_command("gc", "--dry-run", "--json")).values()) == {0}
