@@ -13,7 +13,15 @@ from datetime import timedelta
 
 from flowless.adapters.attempts.counters import LocalCounters, SharedCounters
 from flowless.adapters.email_addresses import LibraryEmailAddresses
-from flowless.adapters.metrics import SourcesCollector, of_attempts, of_barriers, of_housekeeping, of_redis, of_tail
+from flowless.adapters.metrics import (
+    SourcesCollector,
+    of_attempts,
+    of_barriers,
+    of_housekeeping,
+    of_mail,
+    of_redis,
+    of_tail,
+)
 from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.passwords.breached import BreachedPasswordRanges, NoBreachedPasswords
 from flowless.adapters.passwords.hasher import Argon2PasswordHasher
@@ -21,11 +29,13 @@ from flowless.adapters.redis.calls import MAX_CONNECTIONS
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import KEY_BYTES, PayloadSealer
 from flowless.adapters.redis.tier import RedisSessionTier
+from flowless.adapters.smtp import SmtpTransport, sender_of
 from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import require_current
+from flowless.adapters.sql.outbox import SqlOutbox
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
@@ -33,6 +43,7 @@ from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
 from flowless.adapters.sql.trust_tokens import SqlTrustTokenStore
 from flowless.adapters.sql.users import SqlUserStore
 from flowless.config import Settings
+from flowless.domain.mail import MailError
 from flowless.domain.sessions import SessionLimits
 from flowless.grpc.admin import AdminServicer
 from flowless.grpc.bridge import BridgeServicer
@@ -49,6 +60,7 @@ from flowless.services.bridges import Bridges
 from flowless.services.credentials import UserPasswords
 from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.logins import Logins, SessionFactory
+from flowless.services.outbox import MailSender
 from flowless.services.passwords import PasswordPolicy
 from flowless.services.recent_revocations import RecentRevocations
 from flowless.services.revocation_tail import RevocationTail
@@ -93,6 +105,7 @@ class Flowless:
     recent: RecentRevocations
     tiers: SessionTiers
     tier: SessionTier
+    mail: MailSender | None
     housekeeping: Housekeeping
 
 
@@ -220,7 +233,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             audit=audit,
             attempts=attempts,
             purposes=settings.trust_token_purposes,
-            mail_purposes=frozenset(),
+            mail_purposes=settings.mail_purposes,
             clock=clock,
             random=os.urandom,
         )
@@ -267,6 +280,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             recent=recent,
             tiers=tiers,
             tier=tier,
+            mail=_mail_sender(settings, database, tokens, clock),
             housekeeping=Housekeeping(
                 store=SqlHousekeepingStore(database=database),
                 retention=Retention(
@@ -302,9 +316,55 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
     ]
     if isinstance(flowless.tier, RedisSessionTier):
         sources.append(of_redis(flowless.tier))
+    if flowless.mail is not None:
+        sources.append(of_mail(flowless.mail))
     host, _, port = settings.metrics_listen.rpartition(":")
     port_of_worker = int(port) + worker_index - 1 if int(port) else 0
     return MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
+
+
+def _mail_sender(settings: Settings, database: Database, tokens: TrustTokens, clock: Clock) -> MailSender | None:
+    sender = sender_of(settings.mail_from)
+    if settings.smtp_url is None or sender is None:
+        return None
+    return MailSender(
+        outbox=SqlOutbox(database=database),
+        tokens=tokens,
+        texts=settings.mail_templates(),
+        transport=SmtpTransport(
+            url=settings.smtp_url,
+            password=settings.smtp_password(),
+            ca_file=settings.smtp_ca_file,
+            sender=sender,
+            timeout_seconds=settings.smtp_timeout_seconds,
+        ),
+        links=settings.link_urls,
+        attempt_seconds=settings.smtp_timeout_seconds,
+        clock=clock,
+        jitter=random.random,  # not secrecy
+        random=os.urandom,
+        on_failure=_log_mail_failure,
+    )
+
+
+def _log_mail_failure(mail_id: str, error: Exception) -> None:
+    # A MailError's text is ours and names nobody; of other exceptions only type and place are logged.
+    why = {"why": str(error)} if isinstance(error, MailError) else logs.describe_exception(error)
+    logs.get_logger("flowless").warning("mail was not sent", mail=mail_id, **why)
+
+
+@asynccontextmanager
+async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None]]:
+    """Send mail meanwhile; give what stops it. A mail on its way is brought to its end, which takes bounded time."""
+    if sender is None:
+        yield lambda: None
+        return
+    task = asyncio.create_task(sender.run())
+    try:
+        yield sender.stop
+    finally:
+        sender.stop()
+        await task
 
 
 def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
@@ -334,7 +394,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
     log = logs.get_logger("flowless")
-    async with open_flowless(settings, serving=True) as flowless:
+    async with open_flowless(settings, serving=True) as flowless, _sending(flowless.mail) as stop_sending:
         tail = flowless.tail
         flowless.database.when_log_written(tail.wake)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
@@ -372,6 +432,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         log.info("draining", watchers=tail.watchers, seconds=settings.drain_seconds)
         server.set_serving(serving=False)
         tail.drain()
+        stop_sending()
         await _ended(cleaning)
         # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
         await asyncio.sleep(settings.lame_duck_seconds)

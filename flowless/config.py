@@ -1,7 +1,6 @@
 """Settings of Flowless: from the environment (`FLOWLESS_…`) over an optional TOML file, checked once, then frozen."""
 
 import base64
-import ipaddress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,16 +9,20 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from flowless.adapters.mail_templates import LANGUAGE, MailTemplates, TemplateError
 from flowless.adapters.paseto import WRAPPING_KEY_BYTES
 from flowless.adapters.passwords.common import CommonPasswordList
 from flowless.adapters.passwords.hasher import PROFILES, TESTING_PROFILE
 from flowless.adapters.passwords.pepper import Pepper, PepperError
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
+from flowless.adapters.smtp import is_ca_file, sender_of
+from flowless.adapters.smtp import problem_of as smtp_problem
 from flowless.domain.attempts import AttemptLimits
+from flowless.domain.links import is_loopback, link_problem
 from flowless.domain.passwords import DEFAULT_MINIMUM, LOWEST_MINIMUM
 from flowless.domain.replicas import LONGEST_STALENESS
-from flowless.domain.trust_tokens import BUILT_IN, PURPOSE
+from flowless.domain.trust_tokens import BUILT_IN, EMAIL_CHANGE_NOTICE, EMAIL_CHANGED, PURPOSE
 
 
 class ConfigError(Exception):
@@ -91,6 +94,21 @@ class Settings(BaseSettings):
         "", description="range service (k-anonymity) that new passwords are looked up in; empty: none"
     )
     pepper_file: Path | None = Field(None, description="keys beside the database that passwords are hashed under")
+    smtp_url: str | None = Field(
+        None, description="smtps://user@host:465, smtp+starttls://user@host:587, or smtp://127.0.0.1:25"
+    )
+    smtp_password_file: Path | None = Field(None, description="holds the password of smtp_url's user")
+    smtp_ca_file: Path | None = Field(None, description="PEM file of the CAs that may vouch for the mail server")
+    smtp_timeout_seconds: float = Field(10.0, gt=0, le=60, description="how long the mail server may take for a mail")
+    insecure_smtp: bool = Field(
+        False, description="allow plaintext mail off loopback; links in it are readable on the way"
+    )
+    mail_from: str = Field("", description="sender: user@host, or name <user@host>; needed with smtp_url")
+    mail_default_locale: str = Field("en", description="language of mails to people whose own there is not")
+    mail_templates_dir: Path | None = Field(None, description="own words: TEMPLATE.LANGUAGE.txt and .html")
+    link_urls: dict[str, str] = Field(
+        {}, description="purpose -> https://… with {token}: what Flowless sends by mail, and where links lead"
+    )
     hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
     attempts_free: int = Field(5, ge=1, le=100, description="failed logins of an account and network without a wait")
     attempts_delay_max_seconds: int = Field(
@@ -192,10 +210,26 @@ class Settings(BaseSettings):
     @classmethod
     def _known_ranges(cls, url: str) -> str:
         parts = urlsplit(url)
-        local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        local = parts.scheme == "http" and is_loopback(parts.hostname or "")
         if url and not ((parts.scheme == "https" or local) and parts.hostname and url.endswith("/")):
             raise ValueError("must be https://host/path/, to which five characters are added, or empty")
         return url
+
+    @field_validator("link_urls")
+    @classmethod
+    def _known_links(cls, urls: dict[str, str]) -> dict[str, str]:
+        problems = {purpose: link_problem(url) for purpose, url in urls.items()}
+        found = [f"{purpose} {problem}" for purpose, problem in problems.items() if problem is not None]
+        if found:
+            raise ValueError("; ".join(found))
+        return urls
+
+    @field_validator("mail_default_locale")
+    @classmethod
+    def _known_locale(cls, locale: str) -> str:
+        if LANGUAGE.fullmatch(locale.lower()) is None:
+            raise ValueError("must be a language tag such as en or pt-BR")
+        return locale
 
     @field_validator("trust_token_purposes")
     @classmethod
@@ -223,6 +257,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "redis_url needs redis_key_file, a file that all replicas share: openssl rand -base64 32 > FILE"
             )
+        self._consistent_mail()
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
         if self.tls_cert_file is None and not self.insecure_listen and not self.is_local:
@@ -242,18 +277,29 @@ class Settings(BaseSettings):
             raise ValueError("activity_interval_seconds must not exceed half of session_idle_seconds")
         return self
 
+    def _consistent_mail(self) -> None:
+        if self.smtp_url is None:
+            if self.link_urls or self.smtp_password_file is not None:
+                raise ValueError("link_urls and smtp_password_file need smtp_url")
+            return
+        problem = smtp_problem(self.smtp_url, allow_insecure=self.insecure_smtp)
+        if problem is not None:
+            raise ValueError(f"smtp_url {problem}")
+        if sender_of(self.mail_from) is None:
+            raise ValueError("smtp_url needs mail_from: user@host, or name <user@host>")
+        if (urlsplit(self.smtp_url).username is None) != (self.smtp_password_file is None):
+            raise ValueError("smtp_password_file and a user in smtp_url belong together")
+        unknown = sorted(self.link_urls.keys() - BUILT_IN.keys() - self.trust_token_purposes)
+        if unknown:
+            raise ValueError(f"link_urls names purposes that there are not: {', '.join(unknown)}")
+
     @property
     def is_local(self) -> bool:
         """Whether `listen` can only be reached from this machine."""
         if self.listen.startswith("unix:"):
             return True
         host = self.listen.rpartition(":")[0].strip("[]")
-        if host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(host)
 
     @property
     def session_absolute(self) -> timedelta:
@@ -314,15 +360,51 @@ class Settings(BaseSettings):
 
     def database_password(self) -> str | None:
         """Read the password file. Raises ConfigError."""
-        if self.database_password_file is None:
-            return None
+        return _password("database_password_file", self.database_password_file)
+
+    def smtp_password(self) -> str | None:
+        """Read the password file. Raises ConfigError."""
+        return _password("smtp_password_file", self.smtp_password_file)
+
+    @property
+    def mail_purposes(self) -> frozenset[str]:
+        """What Flowless can send by mail: links that have a URL, and the notices that have none."""
+        if self.smtp_url is None:
+            return frozenset()
+        return frozenset(self.link_urls) | {EMAIL_CHANGE_NOTICE, EMAIL_CHANGED}
+
+    def mail_templates(self) -> MailTemplates:
+        """Read the words of mails. Raises ConfigError."""
         try:
-            text = self.database_password_file.read_text().rstrip("\r\n")
-        except (OSError, ValueError):
-            raise ConfigError(f"database_password_file: cannot read {self.database_password_file}") from None
-        if not text:
-            raise ConfigError(f"database_password_file: {self.database_password_file} is empty")
-        return text
+            return MailTemplates.load(
+                self.mail_templates_dir, needed=self.mail_purposes, default_locale=self.mail_default_locale
+            )
+        except TemplateError as error:
+            raise ConfigError(f"mail_templates_dir: {error}") from None
+
+    def check_files(self) -> None:
+        """Read every file that settings name and that is read later. Raises ConfigError."""
+        self.database_password()
+        self.redis_keys()
+        self.signing_wrapping_keys()
+        self.pepper()
+        self.common_passwords()
+        self.smtp_password()
+        self.mail_templates()
+        if self.smtp_ca_file is not None and not is_ca_file(self.smtp_ca_file):
+            raise ConfigError(f"smtp_ca_file: {self.smtp_ca_file} must be a PEM file of certificates")
+
+
+def _password(setting: str, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text().rstrip("\r\n")
+    except (OSError, ValueError):
+        raise ConfigError(f"{setting}: cannot read {path}") from None
+    if not text:
+        raise ConfigError(f"{setting}: {path} is empty")
+    return text
 
 
 def _keys(setting: str, path: Path | None, size: int) -> list[bytes]:

@@ -15,6 +15,7 @@ from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.services.attempts import AttemptLimiter
 from flowless.services.barriers import Barriers
 from flowless.services.housekeeping import Housekeeping
+from flowless.services.outbox import MailSender
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.watchers import Watchers
 
@@ -99,6 +100,21 @@ def of_attempts(attempts: AttemptLimiter) -> Source:
         )
         text = "Counters of attempts that went from memory before their time because there were too many."
         yield _counter("flowless_attempts_evicted", text, counters.evicted)
+
+    return read
+
+
+def of_mail(sender: MailSender) -> Source:
+    """Metrics of the mail that this process sends, and of all that waits."""
+
+    def read() -> Iterator[Metric]:
+        yield _gauge("flowless_mail_waiting", "Mails in the outbox, as last counted.", sender.waiting)
+        outcomes = CounterMetricFamily(
+            "flowless_mail_attempts", "What became of attempts to send.", labels=["outcome"]
+        )
+        for outcome, count in sender.outcomes.items():
+            outcomes.add_metric([outcome], count)
+        yield outcomes
 
     return read
 

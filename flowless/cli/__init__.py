@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flowless.cli import audit, bridges, doctor, gc, keys, restore, serve, sessions, users
+from flowless.cli import audit, bridges, doctor, gc, keys, mail, restore, serve, sessions, users
 from trust_core.version import __version__
 
 _EPILOG = (
@@ -32,6 +32,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(mail.app, name="mail")
 
 
 def _print_version(wanted: bool) -> None:

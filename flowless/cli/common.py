@@ -40,11 +40,7 @@ def settings_from(config: Path | None, *, worker: int | None = None, **overrides
     """Read the settings and set up logging, or exit saying what to mend."""
     try:
         settings = load(config, **overrides)
-        settings.database_password()  # readable now: whoever needs it later finds it so
-        settings.redis_keys()
-        settings.signing_wrapping_keys()
-        settings.pepper()
-        settings.common_passwords()
+        settings.check_files()  # readable now: whoever needs them later finds them so
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
     logs.configure(level=settings.log_level, style=settings.log_format, worker=worker)

@@ -63,11 +63,7 @@ def _doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def _findings(config: Path | None) -> list[Finding]:
     try:
         settings = load(config)
-        settings.database_password()
-        settings.redis_keys()
-        settings.signing_wrapping_keys()
-        settings.pepper()
-        settings.common_passwords()
+        settings.check_files()
     except ConfigError as error:
         return [
             Finding("settings", "bad", " ".join(str(error).split()), "correct the FLOWLESS_* variable or the file")
@@ -77,6 +73,7 @@ def _findings(config: Path | None) -> list[Finding]:
         _settings(config, os.environ),
         *_transport(settings),
         *_secret_files(settings),
+        _mail(settings),
         *(_files(settings.database_file) if settings.database_file else _server(settings)),
         *asyncio.run(_database(settings)),
         *_clock(),
@@ -120,14 +117,27 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
             "no signing_key_file: magic links, resets and invitations are refused",
             "openssl rand -base64 32 > FILE; chmod 600 FILE; set signing_key_file; flowless keys rotate",
         )
-    for path in (
+    files = (
         settings.signing_key_file,
         settings.pepper_file,
         settings.redis_key_file,
         settings.database_password_file,
-    ):
+        settings.smtp_password_file,
+    )
+    for path in files:
         if path is not None and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield Finding("files", "warn", f"others can read {path}", f"chmod 600 {path}")
+
+
+def _mail(settings: Settings) -> Finding:
+    if settings.smtp_url is None:
+        return Finding("mail", "ok", "none is sent: bridges send trust tokens themselves")
+    if settings.insecure_smtp and settings.smtp_url.startswith("smtp://"):
+        return Finding("mail", "warn", "goes out in plaintext: links are readable on the way", "use smtps://")
+    if not settings.link_urls:
+        return Finding("mail", "warn", "link_urls is empty: no trust token can be sent", "set link_urls")
+    purposes = ", ".join(sorted(settings.link_urls))
+    return Finding("mail", "ok", f"sent for {purposes}; `flowless mail test ADDRESS` tries it")
 
 
 def _files(database: Path) -> Iterator[Finding]:

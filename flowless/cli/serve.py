@@ -55,7 +55,10 @@ def _run_workers(settings: Settings, config: Path | None) -> None:
             supervisor = Supervisor(
                 workers=settings.workers,
                 arguments=arguments,
-                stop_seconds=settings.lame_duck_seconds + settings.drain_seconds + _STOP_MARGIN_SECONDS,
+                stop_seconds=settings.lame_duck_seconds
+                + settings.drain_seconds
+                + (settings.smtp_timeout_seconds if settings.smtp_url is not None else 0)
+                + _STOP_MARGIN_SECONDS,
             )
             code = asyncio.run(supervisor.run(on_ready=lambda: _announce(address)))
     except OSError as error:

@@ -409,9 +409,9 @@ def test_doctor_finds_nothing_to_mend_where_all_is_well(cli: Cli) -> None:
     cli.file.chmod(0o600)
     cli.run("keys", "rotate")
     findings = _findings(cli)
-    assert set(findings) == {"settings", "transport", "files", "database", "trust tokens", "clock"}
+    assert set(findings) == {"settings", "transport", "files", "database", "trust tokens", "mail", "clock"}
     assert {row["state"] for row in findings.values()} == {"ok"}
-    assert cli.run("doctor").stdout.count(" ok ") == 6
+    assert cli.run("doctor").stdout.count(" ok ") == 7
 
 
 def test_doctor_says_how_to_come_to_signing_keys(cli: Cli) -> None:

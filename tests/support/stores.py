@@ -13,6 +13,7 @@ from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
 from flowless.adapters.sql.migrate import migrate
+from flowless.adapters.sql.outbox import SqlOutbox
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
@@ -26,6 +27,7 @@ from flowless.domain.sessions import Session
 from flowless.domain.users import Profile, User, UserStatus
 from flowless.ports.audit import AuditTrail
 from flowless.ports.housekeeping import HousekeepingStore
+from flowless.ports.mail import Outbox
 from flowless.ports.replicas import ReplicaRegistry
 from flowless.ports.stores import BridgeStore, NewUser, RevocationLog, SessionStore, UserStore
 from flowless.ports.trust_tokens import SigningKeyStore, TrustTokenStore
@@ -53,6 +55,7 @@ class Stores:
     audit: AuditTrail
     tokens: TrustTokenStore
     signing_keys: SigningKeyStore
+    outbox: Outbox
     database: Database
     log_of: Callable[..., RevocationLog]
     """The log as a replica reads it whose last report was this."""
@@ -114,6 +117,7 @@ def over(database: Database) -> Stores:
         audit=SqlAuditTrail(database=database),
         tokens=SqlTrustTokenStore(database=database),
         signing_keys=SqlSigningKeyStore(database=database),
+        outbox=SqlOutbox(database=database),
         database=database,
         log_of=lambda replica_id, beat=1: SqlRevocationLog(
             database=database, replica_id=replica_id, confirmed_beat=lambda: beat

@@ -8,17 +8,14 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.certificates import self_signed
 from tests.support.scripted_flowless import ScriptedFlowless
 from tests.support.sidecar import CONTEXT, new_id, new_secret
 from tools.processes import free_port
@@ -224,8 +221,8 @@ async def test_flowless_is_reached_over_tls_and_only_with_a_certificate_that_the
     run_dir: Path,
 ) -> None:
     good, other = run_dir / "good.pem", run_dir / "other.pem"
-    credentials = _self_signed(good)
-    _self_signed(other)
+    credentials = grpc.ssl_server_credentials([self_signed(good)])
+    self_signed(other)
     async with _served(run_dir, credentials=credentials, UPSTREAM_CA_FILE=str(good)) as served:
         await served.healthy()
     async with _served(run_dir, credentials=credentials, UPSTREAM_CA_FILE=str(other)) as served:
@@ -233,30 +230,6 @@ async def test_flowless_is_reached_over_tls_and_only_with_a_certificate_that_the
         assert code == UNAVAILABLE
         assert "UPSTREAM_UNAVAILABLE" in err
         assert served.flowless.validate_requests == []
-
-
-def _self_signed(certificate_file: Path) -> grpc.ServerCredentials:
-    """Make a certificate for localhost, its own CA, valid for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, certificate_file.stem)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    certificate_file.write_bytes(pem)
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return grpc.ssl_server_credentials([(key_pem, pem)])
 
 
 async def test_health_is_serving_once_a_lease_was_held(run_dir: Path) -> None:

@@ -53,6 +53,21 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
+        ({"SMTP_URL": f"smtps://user:{SENTINEL}@mail.example", "MAIL_FROM": "a@example.org"}, "smtp_url"),
+        ({"SMTP_URL": "smtp://mail.example", "MAIL_FROM": "a@example.org"}, "smtp_url"),
+        ({"SMTP_URL": "smtps://mail.example"}, "mail_from"),
+        ({"SMTP_URL": "smtps://user@mail.example", "MAIL_FROM": "a@example.org"}, "smtp_password_file"),
+        ({"LINK_URLS": '{"magic_link": "https://app.example/{token}"}'}, "smtp_url"),
+        ({"LINK_URLS": '{"magic_link": "http://app.example/{token}"}'}, "link_urls"),
+        (
+            {
+                "SMTP_URL": "smtps://mail.example",
+                "MAIL_FROM": "a@example.org",
+                "LINK_URLS": '{"gift": "https://app.example/{token}"}',
+            },
+            "gift",
+        ),
+        ({"MAIL_DEFAULT_LOCALE": "../etc"}, "mail_default_locale"),
         ({"DATABASE_URL": SENTINEL}, "database_url"),
         ({"DATABASE_URL": ""}, "database_url"),
         ({"DATABASE_URL": "sqlite://"}, "database_url"),
