@@ -25,6 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from trust_core import logs
 from trust_core.errors import Code, Reason, TrustError
+from trust_core.identifiers import SECRET_PATTERN
 
 DOMAIN: Final = "trustlayer"
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -63,7 +64,8 @@ def request_id_of(context: Context) -> str:
 def _sent_request_id(context: Context) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
+            # It is logged, audited and sent back: a secret that somebody puts there by mistake must not be.
+            return None if SECRET_PATTERN.search(value) else value
     return None
 
 

@@ -40,10 +40,11 @@ _USER_ID = re.compile(rf"{USER_ID_PREFIX}[0-9A-Za-z]{{{_NAME_CHARS}}}", re.ASCII
 _BRIDGE_ID = re.compile(rf"[0-9A-Za-z]{{{_BRIDGE_ID_CHARS}}}", re.ASCII)
 
 SECRET_PATTERN: Final = re.compile(
-    rf"(?:{SESSION_ID_PREFIX}|{BRIDGE_SECRET_PREFIX}[0-9A-Za-z]{{{_BRIDGE_ID_CHARS}}}_)[0-9A-Za-z]{{8,}}",
+    rf"(?:{SESSION_ID_PREFIX}|{BRIDGE_SECRET_PREFIX}[0-9A-Za-z]{{{_BRIDGE_ID_CHARS}}}_)[0-9A-Za-z]{{8,}}"
+    r"|v4\.public\.[0-9A-Za-z_-]{8,}",
     re.ASCII,
 )
-"""Finds session ids and bridge secrets, whole or cut short, inside other text. Used to redact logs."""
+"""Finds session ids, bridge secrets and trust tokens, whole or cut short, inside other text. Used to redact logs."""
 
 
 def _base62(number: int, width: int) -> str:
@@ -128,5 +129,5 @@ def is_bridge_id(text: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """Replace every session id and bridge secret inside the text by its prefix and `[redacted]`."""
+    """Replace every session id, bridge secret and trust token inside the text by its beginning and `[redacted]`."""
     return SECRET_PATTERN.sub(lambda m: m.group(0)[:5] + "[redacted]", text)

@@ -23,7 +23,8 @@ def _after_restore(
 
     A backup brings sessions back to life that were revoked since it was made, and the log counts on from where it
     stood then. Restore, run this, then start the replicas; everybody has to log in again. What else changed since
-    the backup is gone too: passwords, disabled users, revoked bridges; look at `flowless bridges list`.
+    the backup is gone too: passwords, disabled users, revoked bridges, destroyed signing keys; look at `flowless
+    bridges list` and `flowless keys list`. Mail that had been sent since may be sent again, without links that work.
 
     \b
     Examples:

@@ -110,9 +110,15 @@ def _lines(file: Path) -> Iterator[tuple[int, object]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         if file.suffix.lower() == ".csv":
             reader = csv.DictReader(lines)
-            for row in reader:
-                yield reader.line_num, {key: value for key, value in row.items() if value}
-            return
+            while True:
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error:
+                    yield reader.line_num, None
+                else:
+                    yield reader.line_num, {key: value for key, value in row.items() if value}
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
@@ -123,7 +129,7 @@ def _lines(file: Path) -> Iterator[tuple[int, object]]:
 
 def _user(number: int, record: object) -> ImportedUser:
     if not isinstance(record, Mapping):
-        raise LineError("not a JSON object")
+        raise LineError("not a JSON object, or not a row")
     unknown = [key for key in record if key not in _FIELDS]
     if unknown:
         raise LineError(f"unknown fields: {', '.join(ascii(key)[:40] for key in unknown[:5])}")

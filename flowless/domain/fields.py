@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from trust_core.errors import Violation, invalid
 
+_EXACT: Final = 2**53
+"""Whole numbers up to here are exact in a double, which is all that a protobuf Struct holds (RFC 8259, section 6)."""
 MAX_VIOLATIONS: Final = 8
 """The first ones are told: an error travels in metadata, of which clients accept 8 KiB."""
 
@@ -58,8 +60,11 @@ class Fields:
             return
         if len(text.encode("utf-8", "surrogatepass")) > most:
             self.add(field, f"at most {most} bytes as JSON")
-        if _depth(value) > deepest:
+        depth, numbers_fit = _measured(value)
+        if depth > deepest:
             self.add(field, f"at most {deepest} objects and lists inside one another")
+        if not numbers_fit:
+            self.add(field, "no whole numbers beyond 2**53, which clients cannot read exactly")
         # Without escaped backslashes: what is left as \u0000 is NUL and not a text that looks like it.
         if "\\u0000" in text.replace("\\\\", "") or any("\ud800" <= c <= "\udfff" for c in text):
             self.add(field, "must not hold NUL or half a surrogate pair")
@@ -70,7 +75,20 @@ class Fields:
             self.add(field, f"at most {most} items")
 
 
-def _depth(value: object) -> int:
-    """Count the objects and lists inside one another; `json.dumps` has bounded the recursion before."""
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
+def _measured(value: object) -> tuple[int, bool]:
+    """Count the objects and lists inside one another, and say whether every number fits a double. No recursion."""
+    depth, numbers_fit = 0, True
+    level = [value]
+    while level:
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, int) and abs(each) > _EXACT:
+                numbers_fit = False
+        nested = any(isinstance(each, Mapping | list) for each in level)
+        depth += nested
+        level = inner
+    return depth, numbers_fit

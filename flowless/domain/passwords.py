@@ -19,8 +19,10 @@ RAW_MAX_CHARS: Final = 4 * MAX_CHARS
 
 _OWN_WORD_CHARS: Final = 4
 _REST_CHARS: Final = 6
+_DISTINCT_CHARS: Final = 4
 _SPELT: Final = str.maketrans("013457@$!", "oleastasi")
 _EDGES: Final = re.compile(r"^[\W\d_]+|[\W\d_]+$")
+_MARKS: Final = re.compile(r"^[\W_]+|[\W_]+$")
 _WORDS: Final = re.compile(r"[^\W_]+")
 
 
@@ -39,12 +41,17 @@ def weakness(form: str, *, common: Container[str], own_words: Iterable[str]) -> 
 
     `common` holds case-folded passwords; `own_words` are texts whose words the user's password must not be made of.
     """
-    folded = form.casefold()
+    # Characters that nobody sees (category Cf) change nothing about what is typed or guessed.
+    folded = "".join(c for c in form if unicodedata.category(c) != "Cf").casefold()
     core = _EDGES.sub("", folded)
-    if any(candidate in common for candidate in {folded, core, core.translate(_SPELT)} if candidate):
+    inner = _MARKS.sub("", folded)
+    if any(candidate in common for candidate in {folded, core, inner, core.translate(_SPELT)} if candidate):
         return "too common: a frequent password, or one with digits and marks around it"
-    if _is_repetition(folded) or _is_sequence(folded):
-        return "too simple: a repetition or a sequence"
+    for candidate in (folded, core, inner):
+        if candidate and (_is_repetition(candidate) or _is_sequence(candidate)):
+            return "too simple: a repetition or a sequence"
+    if len(set(folded)) < _DISTINCT_CHARS:
+        return "too simple: too few different characters"
     if _is_made_of(folded, own_words):
         return "made of the account's own words or the service's"
     return ""
@@ -63,7 +70,8 @@ def _is_sequence(folded: str) -> bool:
 
 
 def _is_made_of(folded: str, own_words: Iterable[str]) -> bool:
-    words = {word for text in own_words for word in _WORDS.findall(text.casefold()) if len(word) >= _OWN_WORD_CHARS}
+    texts = (unicodedata.normalize("NFKC", text).casefold() for text in own_words)
+    words = {word for text in texts for word in _WORDS.findall(text) if len(word) >= _OWN_WORD_CHARS}
     rest = folded
     for word in sorted(words, key=len, reverse=True):
         rest = rest.replace(word, " ")

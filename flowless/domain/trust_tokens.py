@@ -57,8 +57,9 @@ BUILT_IN: Final = {
 class TrustToken:
     """A token as stored: everything but its text, which can be made again from this by who holds the signing key.
 
-    `user_id` is absent for invitations, and for addresses that nobody has. `is_void` at issue: it redeems nothing
-    and is there so that issuing costs and answers the same.
+    `user_id` is absent for invitations, and for addresses that nobody has. `token_epoch` is its user's when whoever
+    asked for it was looked up: a change of password or address since then makes it void from birth. `is_void` at
+    issue: it redeems nothing and is there so that issuing costs and answers the same.
     """
 
     jti: str
@@ -73,6 +74,7 @@ class TrustToken:
     expires_at: datetime
     data: Mapping[str, Any] = field(default_factory=dict)
     is_void: bool = False
+    token_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,15 @@ class Redemption:
 
 
 def claims_of(token: TrustToken) -> bytes:
-    """Write what the signature covers in the token itself: the same bytes whenever they are made of the same row."""
+    """Write what the signature covers in the token itself: the same bytes whenever they are made of the same row.
+
+    Nothing in it tells whether anybody has the address.
+    """
     return _text(
         {
             "exp": token.expires_at.isoformat(),
             "iat": token.created_at.isoformat(),
             "jti": token.jti,
-            "sub": token.user_id or "",
         }
     )
 

@@ -22,6 +22,8 @@ _STATUS = {
     UserStatus.ACTIVE: types_pb2.USER_STATUS_ACTIVE,
     UserStatus.DISABLED: types_pb2.USER_STATUS_DISABLED,
 }
+_STRUCT_BYTES = 65_536
+"""More than any JSON text that is accepted takes as a Struct: what is larger would only hold the event loop up."""
 _DURATION_SECONDS = 315_576_000_000
 """Protobuf's range: ten thousand years. `timedelta` holds more, and sums of it would then overflow."""
 
@@ -76,12 +78,14 @@ def user(record: User) -> types_pb2.User:
 
 
 def plain(field: str, message: struct_pb2.Struct) -> Mapping[str, Any]:
-    """Plain data of a Struct. Raises INVALID_FIELD for one that JSON cannot express."""
+    """Plain data of a Struct. Raises INVALID_FIELD for one that JSON cannot express, or that is far too large."""
     try:
+        if message.ByteSize() > _STRUCT_BYTES:
+            raise ValueError("not even worth converting")
         found: Mapping[str, Any] = json_format.MessageToDict(message)
     except (json_format.SerializeToJsonError, ValueError, RecursionError):
         fields = Fields()
-        fields.add(field, "a JSON object with finite numbers")
+        fields.add(field, "a JSON object with finite numbers, not too large")
         fields.refuse()
         raise
     return found

@@ -28,6 +28,7 @@ class Credentials:
     user: User
     password_hash: str
     epoch: int
+    token_epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,5 +265,5 @@ class BridgeStore(Protocol):
         ...
 
     async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:
-        """Revoke a bridge; `None` when there is no such bridge."""
+        """Revoke a bridge and void the trust tokens that it issued; `None` when there is no such bridge."""
         ...

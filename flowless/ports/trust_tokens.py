@@ -66,8 +66,11 @@ class TrustTokenStore(Protocol):
     number of callers exactly one spends it. `None`: it was not good; nothing has changed then.
     """
 
-    async def issue(self, token: TrustToken, *, mail: tuple[OutgoingMail, ...], event: AuditEvent) -> None:
-        """Add a token and void the unspent ones of its purpose and subject; mail of a void token is not sent."""
+    async def issue(self, token: TrustToken, *, mail: tuple[OutgoingMail, ...], event: AuditEvent) -> bool:
+        """Add a token and void the unspent ones of its purpose and subject; mail of a void token is not sent.
+
+        `False`: its key signs no more, and nothing was changed.
+        """
         ...
 
     async def find_good(self, redemption: Redemption, *, now: datetime) -> TrustToken | None:

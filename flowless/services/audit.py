@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from flowless.domain.audit import AuditRecord, chained_hash
+from flowless.domain.audit import Action, AuditRecord, chained_hash
 from flowless.domain.fields import Fields
 from flowless.ports.audit import AuditHead, AuditTrail
 from flowless.services.users import check_user_id, checked_page_size
@@ -74,6 +74,7 @@ class AuditLog:
 
     async def _walk(self, head: AuditHead, expected: tuple[int, bytes] | None) -> Finding:
         sequence, previous, checked = head.pruned_through, head.pruned_hash, 0
+        pruned_through: object = 0
         async for record in self.records(after=_BEFORE_ALL):
             if record.sequence > head.sequence:
                 break  # written while this walks
@@ -83,9 +84,13 @@ class AuditLog:
             if problem:
                 return Finding(checked=checked, sequence=record.sequence, hash=record.hash, problem=problem)
             sequence, previous, checked = record.sequence, record.hash, checked + 1
+            if record.event.action == Action.AUDIT_PRUNE:
+                pruned_through = record.event.details.get("through", 0)
         problem = await self._beyond_the_end()
         if (sequence, previous) != (head.sequence, head.hash):
             problem = f"the log ends with event {sequence}, and {head.sequence} were written: the last ones are gone"
+        elif pruned_through != head.pruned_through:
+            problem = f"events up to {head.pruned_through} are gone, and no event says that they went by age"
         elif expected is not None and not head.pruned_through < expected[0] <= head.sequence:
             problem = f"event {expected[0]} is not in the log: it holds {head.pruned_through + 1} to {head.sequence}"
         return Finding(checked=checked, sequence=sequence, hash=previous, problem=problem)

@@ -1,7 +1,8 @@
 """Use cases of signing keys: rotate, list, destroy, wrap anew; and which key signs and verifies now.
 
-Shared state: the keys as last read, touched by the event loop only. They are believed for `_SECONDS`; what a
-destroyed key signed is refused at once all the same, since spending a token looks at its key in the database.
+Shared state: the keys as last read, and the one read that runs, touched by the event loop only. They are believed
+for `_SECONDS`; what a destroyed key signed is refused at once all the same, since spending a token looks at its key
+in the database.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ class SigningKeys:
         self._clock = clock
         self._known: dict[str, SigningKey] = {}
         self._read_ns: int | None = None
-        self._reading = asyncio.Lock()
+        self._generation = 0
+        self._reading: asyncio.Future[None] | None = None
 
     async def rotate(self, *, overlap: timedelta, by: Actor) -> SigningKey:
         """Let the next key sign, retire the active one for the overlap, make a next one.
@@ -47,7 +49,7 @@ class SigningKeys:
             now=now,
             event=by.event(Action.KEY_ROTATE, now=now, overlap_seconds=int(overlap.total_seconds())),
         )
-        self._read_ns = None
+        self.forget()
         return active
 
     async def all(self) -> list[SigningKey]:
@@ -61,7 +63,7 @@ class SigningKeys:
             fields.add("key_id", "required")
             fields.refuse()
         await self._store.destroy(key_id, event=by.event(Action.KEY_DESTROY, now=self._clock.now(), subject=key_id))
-        self._read_ns = None
+        self.forget()
 
     async def rewrap(self) -> int:
         """Wrap all private parts under the first key of the file; return how many. Errors: SIGNING_NOT_CONFIGURED."""
@@ -70,7 +72,7 @@ class SigningKeys:
             await self._store.replace_wrapped(
                 key.key_id, expected=key.wrapped, wrapped=self._tokens.rewrapped(key).wrapped
             )
-        self._read_ns = None
+        self.forget()
         return len(keys)
 
     def public_text(self, key: SigningKey) -> str:
@@ -106,9 +108,29 @@ class SigningKeys:
         found = self._known.get(key_id)
         return found if found is not None and found.verifies(self._clock.now()) else None
 
+    def forget(self) -> None:
+        """Read the keys again at the next question, and believe no read that began before."""
+        self._generation += 1
+        self._read_ns = None
+
     async def _fresh(self, seconds: int) -> None:
-        async with self._reading:
+        """Read the keys unless that was done less than so long ago; all who ask meanwhile share one read."""
+        for _ in range(2):
             now = self._clock.elapsed_ns()
-            if self._read_ns is None or now - self._read_ns > seconds * NS_PER_SECOND:
-                self._known = {key.key_id: key for key in await self._store.list()}
-                self._read_ns = now
+            if self._read_ns is not None and now - self._read_ns <= seconds * NS_PER_SECOND:
+                return
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.ensure_future(self._read())
+                self._reading.add_done_callback(_seen)
+            await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        generation, began = self._generation, self._clock.elapsed_ns()
+        known = {key.key_id: key for key in await self._store.list()}
+        if generation == self._generation:
+            self._known, self._read_ns = known, began
+
+
+def _seen(reading: asyncio.Future[None]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # whoever waits has it; a caller that went away must not leave a warning behind

@@ -222,6 +222,7 @@ class TokenEffects:
             bridge_id=change.bridge_id,
             data={},
             is_void=other is not None and other.user.id != change.user_id,
+            token_epoch=found.token_epoch,
         )
         locale = found.user.profile.locale
         notice = OutgoingMail(

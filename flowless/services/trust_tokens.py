@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -26,10 +26,10 @@ from flowless.domain.trust_tokens import (
     implicit_assertion,
     jti_of,
 )
-from flowless.domain.users import EMAIL_BYTES, Profile, User, UserStatus, checked_profile
+from flowless.domain.users import EMAIL_BYTES, Profile, UserStatus, checked_profile
 from flowless.ports.addresses import EmailAddresses
 from flowless.ports.audit import AuditTrail
-from flowless.ports.stores import UserStore
+from flowless.ports.stores import Credentials, UserStore
 from flowless.ports.trust_tokens import Redeemed, TokenFormat, TrustTokenStore
 from flowless.services.attempts import AttemptLimiter
 from flowless.services.signing_keys import SigningKeys
@@ -39,6 +39,7 @@ from trust_core.identifiers import RandomBytes, is_user_id
 from trust_core.modes import RequestContext
 
 _DATA_DEPTH: Final = 8
+_SIGNING_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +127,12 @@ class TrustTokens:
             return await self._issue(request, purpose, canonical, by=by)
 
     async def _issue(self, request: IssueRequest, purpose: Purpose, canonical: str | None, *, by: Actor) -> Issued:
-        user = await self._subject(request.subject, canonical)
-        is_nobody = purpose.needs_user and (user is None or user.status is not UserStatus.ACTIVE)
+        found = await self._subject(request.subject, canonical)
+        user = None if found is None else found.user
+        # A user id that nobody has is nobody for every purpose; an address may be written to all the same.
+        is_nobody = user is None and canonical is None
+        if purpose.needs_user:
+            is_nobody = user is None or user.status is not UserStatus.ACTIVE
         email = request.subject if user is None or is_nobody else user.email
         token = await self.unsigned(
             purpose=request.purpose,
@@ -138,6 +143,7 @@ class TrustTokens:
             bridge_id=request.bridge_id,
             data=request.data,
             is_void=is_nobody,
+            token_epoch=0 if found is None or is_nobody else found.token_epoch,
         )
         locale = request.locale or ("" if user is None else user.profile.locale)
         return await self.issued(token, locale=locale, by_mail=request.by_mail, action=Action.TOKEN_ISSUE, by=by)
@@ -168,11 +174,10 @@ class TrustTokens:
             fields.add("subject", f"a user id or an e-mail address of at most {EMAIL_BYTES} bytes")
         return canonical
 
-    async def _subject(self, subject: str, canonical: str | None) -> User | None:
+    async def _subject(self, subject: str, canonical: str | None) -> Credentials | None:
         if canonical is None:
-            return await self._users.get(subject)
-        found = await self._users.credentials_by_email(canonical)
-        return None if found is None else found.user
+            return await self._users.credentials(subject)
+        return await self._users.credentials_by_email(canonical)
 
     async def unsigned(
         self,
@@ -185,6 +190,7 @@ class TrustTokens:
         bridge_id: str,
         data: Mapping[str, Any],
         is_void: bool,
+        token_epoch: int,
     ) -> TrustToken:
         """Make the record of a token that is issued now, to be signed by the active key."""
         now = self._clock.now()
@@ -201,6 +207,7 @@ class TrustTokens:
             expires_at=now + lifetime,
             data=data,
             is_void=is_void,
+            token_epoch=token_epoch,
         )
 
     async def issued(
@@ -214,8 +221,6 @@ class TrustTokens:
         by: Actor,
     ) -> Issued:
         """Store a token and give its text, or leave it to the mail."""
-        # Signed before it is stored, mailed or not, known or not: the same work, and an unusable key shows now.
-        text = await self._signed(token)
         mail = notices if by_mail else ()
         if by_mail:
             first = OutgoingMail(
@@ -234,13 +239,21 @@ class TrustTokens:
             purpose=token.purpose,
             mail=by_mail,
         )
-        await self._store.issue(token, mail=mail, event=event)
-        return Issued(text="" if by_mail else text, expires_at=token.expires_at)
+        for _ in range(_SIGNING_ATTEMPTS):
+            # Signed before it is stored, mailed or not, known or not: the same work, and an unusable key shows now.
+            text = await self._signed(token)
+            if text is not None and await self._store.issue(token, mail=mail, event=event):
+                return Issued(text="" if by_mail else text, expires_at=token.expires_at)
+            # The key was retired since it was read: what it signs from now on may be void already.
+            self._keys.forget()
+            token = replace(token, key_id=(await self._keys.active()).key_id)
+        raise TrustError(Reason.CONFLICT, "signing keys are being rotated; retry")
 
-    async def _signed(self, token: TrustToken) -> str:
+    async def _signed(self, token: TrustToken) -> str | None:
+        """Sign; `None` when the token's key verifies nothing any more."""
         key = await self._keys.key(token.key_id)
         if key is None:
-            raise token_refused()
+            return None
         return self._tokens.sign(key, claims_of(token), implicit=implicit_assertion(token.purpose, token.audience))
 
     async def token_text(self, jti: str) -> str | None:
@@ -329,9 +342,11 @@ class TrustTokens:
             fields.add("subject", f"a user id or an e-mail address of at most {EMAIL_BYTES} bytes")
         self._known(purpose, fields)
         fields.refuse()
-        user = await self._subject(subject, canonical)
+        found = await self._subject(subject, canonical)
+        user_id = None if found is None else found.user.id
+        if found is not None:
+            canonical = self._addresses.canonical(found.user.email)
         now = self._clock.now()
-        user_id = None if user is None else user.id
         event = by.event(Action.TOKEN_REVOKE, now=now, subject=user_id or "", user_id=user_id or "", purpose=purpose)
         await self._store.revoke(purpose, user_id=user_id, canonical_email=canonical or "", now=now, event=event)
 

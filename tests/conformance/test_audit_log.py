@@ -179,6 +179,26 @@ async def test_old_events_go_and_the_rest_still_verifies(stores: Stores) -> None
     assert "missing" in (await _verify(stores)).problem
 
 
+async def test_a_beginning_that_is_said_to_have_gone_by_age_without_an_event_is_found(stores: Stores) -> None:
+    await _write(stores, 5)
+    noted = await _verify(stores)
+    third = (await stores.audit.after(2, limit=1))[0]
+    await _alter(stores, sa.delete(audit_events).where(audit_events.c.sequence <= 3))
+    await _alter(stores, sa.update(audit_head).values(pruned_through=3, pruned_hash=third.hash))
+    assert "by age" in (await _verify(stores, expected=(noted.sequence, noted.hash))).problem
+
+
+@pytest.mark.parametrize(
+    "values", [{"time_us": 2**62}, {"details": '{"n": 2, "words": ["a"], "n": 1}'}, {"details": '{ "n": 1}'}]
+)
+async def test_an_event_that_reads_the_same_or_not_at_all_is_found(stores: Stores, values: dict[str, object]) -> None:
+    await stores.audit.record(_event(n=1))
+    await stores.audit.record(_event(1, n=1, words=["a"]))
+    sequence = 2 if "words" in str(values) else 1
+    await _alter(stores, _row(sequence).values(values))
+    assert (await _verify(stores)).problem
+
+
 async def test_an_old_event_behind_a_younger_one_stays(stores: Stores) -> None:
     await stores.audit.record(_event(5))
     await stores.audit.record(_event(0))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flowless.adapters.sql.schema import audit_events, outbox
+from flowless.adapters.sql.schema import audit_events, outbox, trust_tokens, users
 from flowless.domain.audit import Action
 from flowless.domain.mail import OutgoingMail
 from flowless.domain.signing_keys import KeyState, SigningKey
 from flowless.domain.trust_tokens import Redemption, TrustToken
 from flowless.domain.users import User, UserStatus
 from flowless.ports.stores import NewUser, SessionRoom
-from tests.support.stores import BY, HASH, HOUR, NOW, SECOND, Stores, new_session, new_user
+from tests.support.stores import BY, HASH, HOUR, NOW, SECOND, Stores, new_bridge, new_session, new_user
 from trust_core.errors import Reason, TrustError
 
 EVENT = BY.event(Action.TOKEN_ISSUE, now=NOW)
@@ -42,6 +42,7 @@ async def _issue(
     if not await stores.signing_keys.list():
         await _rotate(stores, 1, 2)
     email = "invited@example.org" if user is None else user.email
+    found = None if user is None else await stores.users.credentials(user.id)
     token = TrustToken(
         jti=f"{next(_jti):032x}",
         purpose="magic_link",
@@ -53,9 +54,10 @@ async def _issue(
         bridge_id="bridge",
         created_at=NOW,
         expires_at=NOW + HOUR,
+        token_epoch=0 if found is None else found.token_epoch,
     )
     token = replace(token, **changes)
-    await stores.tokens.issue(token, mail=mail, event=EVENT)
+    assert await stores.tokens.issue(token, mail=mail, event=EVENT)
     return token
 
 
@@ -161,6 +163,79 @@ async def test_a_newer_invitation_of_an_address_voids_the_one_before(stores: Sto
     assert [await _is_good(stores, token) for token in (first, other)] == [False, True]
 
 
+async def test_what_was_asked_for_before_a_change_of_password_or_address_is_void_from_birth(stores: Stores) -> None:
+    """The user is looked up, then the change commits, then the token is stored."""
+    for change in (_new_password, _reset, _new_address):
+        user = await stores.add_user()
+        before = await stores.users.credentials(user.id)
+        assert before is not None
+        await change(stores, user)
+        late = await _issue(stores, user, purpose="password_reset", token_epoch=before.token_epoch)
+        assert not await _is_good(stores, late)
+        await stores.users.delete(user.id, now=NOW)
+
+
+async def test_invitations_of_one_address_at_once_leave_one_good(stores: Stores) -> None:
+    await _issue(stores, None, purpose="invitation", canonical_email="first@example.org")
+    for number in range(5):
+        email = f"at-once-{number}@example.org"
+        tokens = await asyncio.gather(
+            *(_issue(stores, None, purpose="invitation", email=email, canonical_email=email) for _ in range(4))
+        )
+        assert sum([await _is_good(stores, token) for token in tokens]) == 1
+
+
+@pytest.mark.parametrize("supersede", [True, False])
+async def test_tokens_of_an_address_from_before_it_had_a_user_are_voided_with_the_users(
+    stores: Stores, supersede: bool
+) -> None:
+    before = await _issue(
+        stores, None, purpose="unsubscribe", email="bob@example.org", canonical_email="bob@example.org"
+    )
+    bob = await stores.add_user("bob@example.org")
+    if supersede:
+        await _issue(stores, bob, purpose="unsubscribe")
+    else:
+        await stores.tokens.revoke(
+            "unsubscribe", user_id=bob.id, canonical_email="bob@example.org", now=NOW, event=EVENT
+        )
+    assert not await _is_good(stores, before)
+
+
+async def test_a_revoked_bridges_tokens_are_void(stores: Stores) -> None:
+    bridge, other = new_bridge("shop"), new_bridge("blog")
+    for each in (bridge, other):
+        await stores.bridges.add(each)
+    user = await stores.add_user()
+    mine = await _issue(stores, user, bridge_id=bridge.id)
+    theirs = await _issue(stores, user, purpose="password_reset", bridge_id=other.id)
+    await stores.bridges.revoke(bridge.id, now=NOW)
+    assert [await _is_good(stores, token) for token in (mine, theirs)] == [False, True]
+
+
+async def test_a_key_that_signs_no_more_issues_nothing(stores: Stores) -> None:
+    user = await stores.add_user()
+    kept = await _issue(stores, user)
+    await _rotate(stores, 3, 4)
+    late = replace(kept, jti=f"{next(_jti):032x}")
+    assert not await stores.tokens.issue(late, mail=(), event=EVENT)
+    assert await _is_good(stores, kept)
+
+
+async def test_deleting_a_user_leaves_the_address_nowhere(stores: Stores) -> None:
+    invited = await _issue(
+        stores, None, purpose="invitation", email="gone@example.org", canonical_email="gone@example.org"
+    )
+    user = replace(new_user("gone@example.org"), email="gone@example.org")
+    new = NewUser(user=user, canonical_email="gone@example.org", password_hash=HASH)
+    assert await stores.tokens.add_user(_of(invited), new, event=EVENT) is not None
+    notice = OutgoingMail(id="notice", template="email_changed", recipient="gone@example.org")
+    await _issue(stores, user, mail=(notice,))
+    await stores.users.delete(user.id, now=NOW)
+    for table in (trust_tokens, outbox, users):
+        assert "gone@example.org" not in str(await stores.database.fetch(sa.select(table)))
+
+
 async def test_an_expired_token_is_not_good(stores: Stores) -> None:
     token = await _issue(stores, await stores.add_user(), expires_at=NOW)
     assert not await _is_good(stores, token)
@@ -246,6 +321,29 @@ async def test_a_magic_link_begins_one_session_and_verifies_the_address(stores: 
     assert read.user is not None
     assert read.user.email_verified
     assert [await stores.is_live(each) for each in sessions].count(True) == 1
+    assert session.digest in {each.digest for each in sessions}
+
+
+async def test_who_proves_an_address_first_takes_the_account_over_from_whoever_registered_it(stores: Stores) -> None:
+    user = await stores.add_user()
+    theirs = await stores.add_session(user)
+    pending = await _issue(stores, user, purpose="email_change", email="evil@example.org")
+    token = await _issue(stores, user)
+    result = await stores.tokens.log_in(_of(token), new_session(user.id), room=ROOM, event=EVENT)
+    assert result is not None
+    assert await stores.is_live(result[0])
+    assert not await stores.is_live(theirs)
+    assert not await _is_good(stores, pending)
+    found = await stores.users.credentials(user.id)
+    assert found is not None
+    assert found.password_hash == ""
+    again = await _issue(stores, user)
+    await stores.users.set_password(user.id, expected_hash="", new_hash="own", now=NOW)
+    later = await _issue(stores, user)
+    begun = await stores.tokens.log_in(_of(later), new_session(user.id, epoch=3), room=ROOM, event=EVENT)
+    assert begun is not None, "a proven address takes nothing over a second time"
+    assert (await stores.users.credentials(user.id) or found).password_hash == "own"
+    assert not await _is_good(stores, again)
 
 
 async def test_a_magic_link_whose_users_sessions_were_revoked_meanwhile_begins_none_and_stays_good(
@@ -319,6 +417,8 @@ async def test_a_change_of_password_and_a_redemption_at_once_never_both_count(st
     """Either the link was redeemed first, and its session ended with the change, or it is void."""
     for _ in range(5):
         user = await stores.add_user()
+        proof = await _issue(stores, user, purpose="email_verify")
+        await stores.tokens.verify_email(_of(proof), now=NOW, event=EVENT)
         token = await _issue(stores, user)
         session = new_session(user.id)
         await asyncio.gather(

@@ -206,6 +206,13 @@ def test_the_request_id_of_an_event_is_that_of_the_call(client: Client) -> None:
     assert _events(client, page_size=1)[0].request_id == "my-request-1"
 
 
+def test_a_secret_that_comes_as_a_request_id_is_not_kept(client: Client) -> None:
+    session_id = client.new_session().session_id
+    request = identity_pb2.RegisterUserRequest(email="request-secret@example.org", password=PASSWORD)
+    client.identity.RegisterUser(request, metadata=(("x-request-id", session_id),))
+    assert _events(client, page_size=1)[0].request_id != session_id
+
+
 def test_events_of_one_user_are_listed_a_page_at_a_time(client: Client) -> None:
     user = client.register()
     for _ in range(4):

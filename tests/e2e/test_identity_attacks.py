@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import duration_pb2, field_mask_pb2
 
 from flowless.adapters.paseto import decoded, encoded
+from flowless.domain.bridges import Scope
 from tests.support.flowless import BROWSER, Client, Flowless, outcome, running_flowless
 from tests.support.links import NEW_PASSWORD, REFUSED, Links
 from tests.support.replicas import deployment
@@ -97,6 +98,7 @@ def test_hijack_from_another_ip_or_device_is_seen_by_the_modes_that_check_it(cli
 def test_fixation_gets_nothing_since_every_proof_gives_a_new_id(client: Client, links: Links) -> None:
     """An id that the attacker knew before the user logged in, or rose in privilege, is worth nothing afterwards."""
     user = client.register()
+    links.consume(links.issue("email_verify", user.id), "email_verify")
     known = client.log_in(user).session_id
     again = client.sessions.Reauthenticate(
         session_pb2.ReauthenticateRequest(session_id=known, password="correct horse battery staple", context=BROWSER)
@@ -345,6 +347,62 @@ def test_user_enumeration_by_issuing_for_unknown_addresses_sees_success(
     assert len({str(_shape(each)) for each in issued}) == 1
     for each in issued[1:]:
         assert outcome(_redeem_as(links, purpose, each.token)) == REFUSED
+
+
+def test_an_account_that_was_registered_by_somebody_else_is_its_owners_at_the_first_proof(
+    client: Client, links: Links
+) -> None:
+    """The attacker registers the owner's address, logs in, starts a change to their own address, and waits."""
+    victim = client.register()
+    attackers = client.log_in(victim)
+    pending = links.change_email(victim, f"evil-{victim.email}")
+    owners = links.log_in(links.issue("magic_link", victim.email))
+    assert client.denial(owners.session_id) == ""
+    assert client.denial(attackers.session_id) == "REVOKED"
+    assert outcome(lambda: client.log_in(victim))[1] == "LOGIN_REFUSED"
+    assert outcome(lambda: links.confirm_email(pending)) == REFUSED
+
+
+def test_a_look_alike_domain_gets_nobodys_token(client: Client, links: Links) -> None:
+    victim = client.register("victim@fass.example")
+    token = links.issue("password_reset", "victim@fa\u00df.example")
+    assert outcome(lambda: links.reset(token)) == REFUSED
+    client.log_in(victim)
+
+
+def test_what_was_proven_with_the_old_password_does_not_outlive_its_change(client: Client, links: Links) -> None:
+    """Requests in flight with the old password, while the user changes it: the address is never taken over."""
+    for _ in range(3):
+        user = client.register()
+        with ThreadPoolExecutor(max_workers=6) as pool:
+            tries = [pool.submit(links.change_email, user, f"evil-{user.email}") for _ in range(5)]
+            change = identity_pb2.ChangePasswordRequest(
+                user_id=user.id,
+                current_password="correct horse battery staple",
+                new_password=NEW_PASSWORD,
+                context=BROWSER,
+            )
+            client.identity.ChangePassword(change)
+        for each in tries:
+            if each.exception() is None:
+                assert outcome(lambda each=each: links.confirm_email(each.result())) == REFUSED  # type: ignore[misc]
+
+
+def test_a_revoked_bridges_links_are_worth_nothing(client: Client, links: Links) -> None:
+    bridge_id, secret = client.create_bridge(Scope.TRUST_TOKENS)
+    rogue = Links(Client(client.channel, secret))
+    tokens = [rogue.issue("magic_link", client.register().id), rogue.issue("invitation", "rogue@example.org")]
+    client.admin.RevokeBridge(admin_pb2.RevokeBridgeRequest(bridge_id=bridge_id))
+    assert outcome(lambda: links.log_in(tokens[0])) == REFUSED
+    assert outcome(lambda: links.accept(tokens[1])) == REFUSED
+
+
+def test_a_key_that_is_retired_at_once_makes_no_token_that_is_void_from_birth(flowless: Flowless) -> None:
+    client, links = flowless.client, Links(flowless.client)
+    links.issue("magic_link", client.register().id)
+    flowless.process.run_command("keys", "rotate", "--overlap-days", "0")
+    for _ in range(5):
+        links.log_in(links.issue("magic_link", client.register().id))
 
 
 def test_user_enumeration_by_changing_to_an_address_that_is_taken_sees_success(client: Client, links: Links) -> None:

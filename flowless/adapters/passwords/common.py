@@ -1,5 +1,6 @@
 """Common passwords: the list that the zxcvbn library carries, and one of the deployment's own."""
 
+import unicodedata
 from pathlib import Path
 
 
@@ -28,5 +29,5 @@ class CommonPasswordList:
         entries = {entry.casefold() for entry in FREQUENCY_LISTS["passwords"]}
         if self._file is not None:
             lines = map(str.strip, self._file.read_text("utf-8").splitlines())
-            entries |= {line.casefold() for line in lines if line}
+            entries |= {unicodedata.normalize("NFKC", line).casefold() for line in lines if line}
         return frozenset(entries)

@@ -85,19 +85,28 @@ class Argon2PasswordHasher:
                 logs.get_logger("flowless").error(
                     "a stored password hash cannot be checked", pepper_is_known=self._pepper.knows(pepper)
                 )
-            pepper, inner = self._pepper.split(self._nobody)
-            known = schemes.read(inner)
-            if known is not None:
-                known.check(self._pepper.applied(pepper, _bytes(password)))
+            self._spend_a_check(password)
             return Verdict(matches=False)
         matches = known.check(self._pepper.applied(pepper, _bytes(password)))
         if not matches and not known.is_ours and as_typed not in ("", password):
             # Whoever made this hash may not have normalised the password.
             matches = known.check(_bytes(as_typed))
+        is_dated = not known.is_ours or self._hasher.check_needs_rehash(inner)
         if not matches:
+            if is_dated:
+                # A hash of another cost would tell by the time of a refusal that somebody is there. One that is
+                # dearer than today's still does, until the first login.
+                self._spend_a_check(password)
             return Verdict(matches=False)
-        outdated = not known.is_ours or pepper != self._pepper.current or self._hasher.check_needs_rehash(inner)
+        outdated = is_dated or pepper != self._pepper.current
         return Verdict(matches=True, outdated=outdated)
+
+    def _spend_a_check(self, password: str) -> None:
+        """Take as long as a check of a hash of today's."""
+        pepper, inner = self._pepper.split(self._nobody)
+        known = schemes.read(inner)
+        if known is not None:
+            known.check(self._pepper.applied(pepper, _bytes(password)))
 
     async def _run(self, job: Callable[[], T]) -> T:
         if self.jobs >= self._max_jobs:

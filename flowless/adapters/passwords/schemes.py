@@ -26,6 +26,7 @@ _ARGON2_MAX_LANES: Final = 16
 _BCRYPT_MAX_COST: Final = 14
 _BCRYPT_BYTES: Final = 72
 _SCRYPT_MAX_LANES: Final = 16
+_SCRYPT_MAX_WORK: Final = 512 * _MIB  # memory of all lanes, one after the other
 _PBKDF2_MAX_ITERATIONS: Final = 2_000_000
 _MAX_CHARS: Final = 512
 _MAX_DIGEST: Final = 128
@@ -113,7 +114,8 @@ def _scrypt(match: re.Match[str]) -> Check | None:
     if salt is None or digest is None or not 1 <= log_n <= 30 or not block or not 1 <= lanes <= _SCRYPT_MAX_LANES:
         return None
     memory = 128 * block * ((1 << log_n) + lanes)
-    if memory > MAX_MEMORY or not 16 <= len(digest) <= _MAX_DIGEST:
+    work = 128 * block * (1 << log_n) * lanes
+    if memory > MAX_MEMORY or work > _SCRYPT_MAX_WORK or not 16 <= len(digest) <= _MAX_DIGEST:
         return None
 
     def check(password: bytes) -> bool:
@@ -138,7 +140,11 @@ def _django(match: re.Match[str]) -> Check | None:
 
 
 def _pbkdf2_check(name: str, iterations: int, salt: bytes, digest: bytes | None) -> Check | None:
-    if digest is None or not 1 <= iterations <= _PBKDF2_MAX_ITERATIONS or not 16 <= len(digest) <= _MAX_DIGEST:
+    if digest is None or not 16 <= len(digest) <= _MAX_DIGEST:
+        return None
+    # Each block of output costs all iterations again.
+    blocks = -(-len(digest) // hashlib.new(name, usedforsecurity=False).digest_size)
+    if not 1 <= iterations * blocks <= _PBKDF2_MAX_ITERATIONS:
         return None
 
     def check(password: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -60,7 +61,7 @@ def _record_of(row: sa.RowMapping) -> AuditRecord:
     return AuditRecord(
         sequence=row["sequence"],
         event=AuditEvent(
-            time=from_us(row["time_us"]),
+            time=_moment(row["time_us"]),
             action=row["action"],
             outcome=row["outcome"],
             actor=row["actor"],
@@ -79,4 +80,14 @@ def _details(text: str) -> dict[str, str | int | bool | list[str]]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {"unreadable": text}
+    # As it is written, and no other text of the same meaning: what was altered is not to look unaltered.
+    if not isinstance(found, dict) or json.dumps(found, ensure_ascii=True, sort_keys=True) != text:
+        return {"unreadable": text}
+    return found
+
+
+def _moment(microseconds: int) -> datetime:
+    try:
+        return from_us(microseconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)  # no event of ours: the chain does not hold with it

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
-from flowless.adapters.sql.schema import bridge_secrets, bridges
+from flowless.adapters.sql.schema import bridge_secrets, bridges, trust_tokens
 from flowless.domain.audit import AuditEvent
 from flowless.domain.bridges import Bridge, BridgeSecret
 from trust_core.errors import Reason, TrustError
@@ -118,6 +118,16 @@ class SqlBridgeStore:
                 return await tx.log_end()
             revoked = sa.update(bridges).where(bridges.c.id == bridge_id).values(revoked_us=to_us(now))
             await tx.connection.execute(revoked)
+            # What it issued may be in the hands of whoever made it necessary to revoke it.
+            await tx.connection.execute(
+                sa.update(trust_tokens)
+                .where(
+                    trust_tokens.c.bridge_id == bridge_id,
+                    trust_tokens.c.spent_us.is_(None),
+                    trust_tokens.c.void_us.is_(None),
+                )
+                .values(void_us=to_us(now))
+            )
             revision = await tx.append("bridge", bridge_id, now=now)
             if event is not None:
                 await tx.audit(event)

@@ -174,6 +174,7 @@ trust_tokens: Final = sa.Table(
     sa.Index("ix_trust_tokens_user_id_purpose", "user_id", "purpose"),
     sa.Index("ix_trust_tokens_canonical_email_purpose", "canonical_email", "purpose"),
     sa.Index("ix_trust_tokens_expires_us", "expires_us"),
+    sa.Index("ix_trust_tokens_bridge_id", "bridge_id"),
 )
 
 signing_keys: Final = sa.Table(

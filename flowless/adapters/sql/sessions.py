@@ -276,21 +276,20 @@ async def add_session(
     tx: WriteTransaction, session: Session, *, room: SessionRoom | None, event: AuditEvent | None
 ) -> Session:
     """Add a session under its user's row lock, which the caller holds, and revoke the oldest ones over the limit."""
+    evicted = [] if room is None else await _evict(tx, session, room)
     session = replace(session, id_revision=await tx.log_end())
     await tx.connection.execute(sa.insert(sessions).values(rows.session_values(session)))
-    evicted = [] if room is None else await _evict(tx, session, room)
     if event is not None:
         await tx.audit(replace(event, details={**event.details, "evicted": evicted}) if evicted else event)
     return session
 
 
 async def _evict(tx: WriteTransaction, added: Session, room: SessionRoom) -> list[str]:
-    """Revoke the user's oldest live sessions until `most` are left; the one that was just added stays."""
+    """Revoke the user's oldest live sessions, so that with the one to be added `most` are left."""
     over = (
         sa.select(sessions.c.digest, sessions.c.handle)
         .where(
             sessions.c.user_id == added.user_id,
-            sessions.c.digest != added.digest,
             sessions.c.epoch == added.epoch,
             sessions.c.revoked_us.is_(None),
             sessions.c.expires_us > to_us(added.created_at),
@@ -300,9 +299,20 @@ async def _evict(tx: WriteTransaction, added: Session, room: SessionRoom) -> lis
         .offset(room.most - 1)
         .limit(_MOST_EVICTED)
     )
-    found = (await tx.connection.execute(over)).all()
-    for row in found:
-        ended = sa.update(sessions).where(sessions.c.digest == row.digest).values(revoked_us=to_us(added.created_at))
-        await tx.connection.execute(ended)
+    handles = [row.handle for row in (await tx.connection.execute(over)).all()]
+    if not handles:
+        return []
+    # By handle, since a rotation may give one of them another digest meanwhile; all of them before the log's head, as
+    # whoever ends or rotates a session takes them.
+    mine = sa.select(sessions.c.digest).where(sessions.c.handle.in_(handles), sessions.c.revoked_us.is_(None))
+    await tx.connection.execute(mine.order_by(sessions.c.handle).with_for_update())
+    ended = (
+        sa.update(sessions)
+        .where(sessions.c.handle.in_(handles), sessions.c.revoked_us.is_(None))
+        .values(revoked_us=to_us(added.created_at))
+        .returning(sessions.c.digest, sessions.c.handle)
+    )
+    rows_ended = (await tx.connection.execute(ended)).all()
+    for row in rows_ended:
         await tx.append("session", bytes(row.digest).hex(), now=added.created_at)
-    return [row.handle for row in found]
+    return sorted(row.handle for row in rows_ended)

@@ -32,21 +32,27 @@ class SqlTrustTokenStore:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def issue(self, token: TrustToken, *, mail: tuple[OutgoingMail, ...], event: AuditEvent) -> None:
+    async def issue(self, token: TrustToken, *, mail: tuple[OutgoingMail, ...], event: AuditEvent) -> bool:
         """See the port. The statements are the same for a token that is void from the start."""
         now = token.created_at
 
-        async def work(tx: WriteTransaction) -> None:
-            # The lock puts two issues for one user, and a change of password, one after the other.
-            query = sa.select(users.c.token_epoch).where(users.c.id == (token.user_id or "")).with_for_update()
-            epoch = (await tx.connection.execute(query)).scalar_one_or_none()
+        async def work(tx: WriteTransaction) -> bool:
+            # The locks put two issues for one subject, and a change of password, one after the other.
+            query = sa.select(users.c.id).where(users.c.id == (token.user_id or "")).with_for_update()
+            has_user = (await tx.connection.execute(query)).first() is not None
+            if token.user_id is None:
+                await _lock_subject(tx, token)
+            signs = sa.select(signing_keys.c.key_id).where(
+                signing_keys.c.key_id == token.key_id, signing_keys.c.state == KeyState.ACTIVE.value
+            )
+            if (await tx.connection.execute(signs)).first() is None:
+                return False
             await tx.connection.execute(
                 _void(token.purpose, user_id=token.user_id, canonical_email=token.canonical_email, now=now)
             )
-            is_void = token.is_void or (token.user_id is not None and epoch is None)
+            is_void = token.is_void or (token.user_id is not None and not has_user)
             values = _values(token) | {
-                "user_id": None if epoch is None else token.user_id,
-                "token_epoch": epoch or 0,
+                "user_id": token.user_id if has_user else None,
                 "void_us": to_us(now) if is_void else None,
             }
             await tx.connection.execute(sa.insert(trust_tokens).values(values))
@@ -54,8 +60,9 @@ class SqlTrustTokenStore:
                 # A notice goes out all the same: whether the token is void is nobody's to find out.
                 await add_mail(tx, each, now=now, never=is_void and each.jti is not None)
             await tx.audit(event)
+            return True
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def find_good(self, redemption: Redemption, *, now: datetime) -> TrustToken | None:
         """See the port."""
@@ -119,11 +126,12 @@ class SqlTrustTokenStore:
             row = (await tx.connection.execute(query)).mappings().first()
             if row is None or token.user_id != session.user_id:
                 raise _UndoError
-            if not row["email_verified"]:
-                # A change of the address voids the token, so this is the user's address.
-                await _verify_email(tx, token, now=session.created_at)
-            added = await add_session(tx, session, room=room, event=event)
-            return added, replace(rows.user_of(_plain(row)), email_verified=True)
+            user, begun = rows.user_of(_plain(row)), session
+            if not user.email_verified:
+                await _take_over(tx, token, now=session.created_at)
+                user, begun = replace(user, email_verified=True), replace(session, epoch=session.epoch + 1)
+            added = await add_session(tx, begun, room=room, event=event)
+            return added, user
 
         return await self._spend(redemption, session.created_at, effect)
 
@@ -211,6 +219,23 @@ class _UndoError(Exception):
     """Rolls a transaction back: what the token is for cannot happen, so it is not spent either."""
 
 
+async def _take_over(tx: WriteTransaction, token: TrustToken, *, now: datetime) -> None:
+    """Give an account whose address was never proven to whoever has just proven it.
+
+    Whoever registered it may be somebody else, who waits for the owner to come: so the password from before is gone,
+    every session has ended, and no other token is good. A change of the address voids tokens, so the token's is the
+    user's.
+    """
+    values = {
+        "email_verified": True,
+        "password_hash": "",
+        "updated_us": to_us(now),
+        "token_epoch": users.c.token_epoch + 1,
+    }
+    await tx.connection.execute(sa.update(users).where(users.c.id == token.user_id).values(values))
+    await revoke_user_sessions(tx, str(token.user_id), now=now)
+
+
 async def _verify_email(tx: WriteTransaction, token: TrustToken, *, now: datetime) -> int | None:
     """Note that the token's address is its user's; `None` when the user has another one by now."""
     statement = (
@@ -221,6 +246,13 @@ async def _verify_email(tx: WriteTransaction, token: TrustToken, *, now: datetim
     if not (await tx.connection.execute(statement)).rowcount:
         return None
     return await tx.append("user", str(token.user_id), now=now)
+
+
+async def _lock_subject(tx: WriteTransaction, token: TrustToken) -> None:
+    """Put two issues for one address without a user one after the other; SQLite has one writer anyway."""
+    if tx.connection.dialect.name == "postgresql":
+        name = sa.func.hashtextextended(f"{token.purpose} {token.canonical_email}", 0)
+        await tx.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(name)))
 
 
 def _good(now: datetime) -> sa.ColumnElement[bool]:
@@ -257,11 +289,9 @@ def _redeemable(redemption: Redemption, now: datetime) -> sa.ColumnElement[bool]
 
 
 def _void(purpose: str, *, user_id: str | None, canonical_email: str, now: datetime) -> sa.Update:
-    subject = (
-        sa.and_(trust_tokens.c.user_id.is_(None), trust_tokens.c.canonical_email == canonical_email)
-        if user_id is None
-        else trust_tokens.c.user_id == user_id
-    )
+    # Also those of the address from before it had a user.
+    of_address = sa.and_(trust_tokens.c.user_id.is_(None), trust_tokens.c.canonical_email == canonical_email)
+    subject = of_address if user_id is None else sa.or_(trust_tokens.c.user_id == user_id, of_address)
     return (
         sa.update(trust_tokens)
         .where(
@@ -286,6 +316,7 @@ def _values(token: TrustToken) -> dict[str, Any]:
         "email": token.email,
         "canonical_email": token.canonical_email,
         "key_id": token.key_id,
+        "token_epoch": token.token_epoch,
         "data": json.dumps(dict(token.data), ensure_ascii=False),
         "bridge_id": token.bridge_id,
         "created_us": to_us(token.created_at),
@@ -302,6 +333,7 @@ def _token_of(row: dict[str, Any]) -> TrustToken:
         email=row["email"],
         canonical_email=row["canonical_email"],
         key_id=row["key_id"],
+        token_epoch=row["token_epoch"],
         bridge_id=row["bridge_id"],
         created_at=from_us(row["created_us"]),
         expires_at=from_us(row["expires_us"]),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
-from flowless.adapters.sql.schema import sessions, users
+from flowless.adapters.sql.schema import outbox, sessions, trust_tokens, users
 from flowless.domain.audit import AuditEvent
 from flowless.domain.sessions import KeptSession
 from flowless.domain.users import Profile, User, UserStatus, canonical_user_name
@@ -56,9 +56,11 @@ class SqlUserStore:
                     emails.add(each.canonical_email)
                     names.add(name)
                 additions.append(addition)
-            added = additions.count(Addition.ADDED)
+            added = [
+                each.user.id for each, addition in zip(new, additions, strict=True) if addition is Addition.ADDED
+            ]
             if added and event is not None:
-                await tx.audit(replace(event, details={**event.details, "added": added}))
+                await tx.audit(replace(event, details={**event.details, "users": added}))
             return additions
 
         try:
@@ -96,7 +98,10 @@ class SqlUserStore:
             return None
         row = found[0]
         return Credentials(
-            user=rows.user_of(_plain(row)), password_hash=row["password_hash"], epoch=row["session_epoch"]
+            user=rows.user_of(_plain(row)),
+            password_hash=row["password_hash"],
+            epoch=row["session_epoch"],
+            token_epoch=row["token_epoch"],
         )
 
     async def list(self, *, after: str, limit: int) -> Sequence[User]:
@@ -162,9 +167,16 @@ class SqlUserStore:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> int:
-            gone = (await tx.connection.execute(sa.delete(users).where(users.c.id == user_id))).rowcount
-            if not gone:
+            statement = (
+                sa.delete(users).where(users.c.id == user_id).returning(users.c.email, users.c.canonical_email)
+            )
+            gone = (await tx.connection.execute(statement)).one_or_none()
+            if gone is None:
                 return await tx.log_end()
+            # What else holds the address: tokens from before it had a user, and mail.
+            tokens = sa.delete(trust_tokens).where(trust_tokens.c.canonical_email == gone.canonical_email)
+            await tx.connection.execute(tokens)
+            await tx.connection.execute(sa.delete(outbox).where(outbox.c.recipient == gone.email))
             revision = await tx.append("user", user_id, now=now)
             if event is not None:
                 await tx.audit(event)
@@ -192,6 +204,11 @@ class SqlUserStore:
             )
             if not (await tx.connection.execute(statement)).rowcount:
                 return None
+            if kept is not None:
+                # Before the log's head, as whoever ends or rotates this session takes them.
+                await tx.connection.execute(
+                    sa.select(sessions.c.handle).where(sessions.c.digest == kept.digest).with_for_update()
+                )
             revision = await revoke_user_sessions(tx, user_id, now=now)
             is_kept = kept is not None and await _keep(tx, user_id, kept, revision=revision)
             if event is not None:
@@ -215,7 +232,10 @@ class SqlUserStore:
 
 def name_taken(error: sa.exc.IntegrityError) -> TrustError:
     """Say which of the names that must be unique another user has."""
-    if "canonical_email" in str(error.orig):
+    # PostgreSQL's text also quotes the value, which may be anything; SQLite's names the column only.
+    diagnosis = getattr(error.orig, "diag", None)
+    broken = str(error.orig) if diagnosis is None else str(diagnosis.constraint_name)
+    if "canonical_email" in broken:
         return TrustError(Reason.EMAIL_TAKEN, "another user has this e-mail address")
     return TrustError(Reason.USER_NAME_TAKEN, "another user has this user name")
 

@@ -107,6 +107,8 @@ TOO_DEAR = {
     "scrypt of a gigabyte": "$scrypt$ln=20,r=8,p=1$c2FsdA$" + "A" * 43,
     "scrypt of 2**63": "$scrypt$ln=63,r=8,p=1$c2FsdA$" + "A" * 43,
     "scrypt with many lanes": "$scrypt$ln=4,r=8,p=999$c2FsdA$" + "A" * 43,
+    "scrypt of much work": "$scrypt$ln=17,r=15,p=16$c2FsdA$" + "A" * 43,
+    "PBKDF2 of many blocks": "$pbkdf2-sha1$i=2000000$c2FsdA$" + "A" * 160,
     "PBKDF2 of ten million": "$pbkdf2-sha256$i=10000000$c2FsdA$" + "A" * 43,
 }
 

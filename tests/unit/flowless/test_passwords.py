@@ -16,9 +16,8 @@ from flowless.services.passwords import PasswordPolicy, words_of
 from trust_core.errors import TrustError
 
 COMMON = CommonPasswordList()
-ADA = words_of(
-    "augusta.lovelace@analytical.example", Profile(user_name="countess", name="Ada", last_name="Byron-King")
-)
+PROFILE = Profile(user_name="countess", name="Zoe\u0308la Ada", last_name="Byron-King")
+ADA = words_of("augusta.lovelace@analytical.example", PROFILE)
 
 
 def _problem(password: str, *, minimum: int = 12, own_words: list[str] = ADA) -> str:
@@ -100,7 +99,19 @@ def test_a_common_password_is_refused_with_digits_and_marks_around_it_too(passwo
 
 @pytest.mark.parametrize(
     "password",
-    ["aaaaaaaaaaaa", "abababababab", "abc1abc1abc1a", "abcdefghijklm", "zyxwvutsrqpon", "890123456789"],
+    [
+        "aaaaaaaaaaaa",
+        "abababababab",
+        "abc1abc1abc1a",
+        "abcdefghijklm",
+        "zyxwvutsrqpon",
+        "890123456789",
+        "12345678901234!",
+        "aaaaaaaaaaaab",
+        "adminadmin12",
+        "passwordpassword1",
+        "pass\u200bword1234",
+    ],
 )
 def test_a_repetition_or_a_sequence_is_refused(password: str) -> None:
     assert _problem(password) != ""
@@ -117,6 +128,7 @@ def test_a_repetition_or_a_sequence_is_refused(password: str) -> None:
         "AUGUSTA.LOVELACE@analytical.example",
         "trustworthy shop!",
         "TrustworthyShop1",
+        "zo\u00ebla zo\u00ebla 24",
     ],
 )
 def test_a_password_of_ones_own_words_or_the_services_is_refused(password: str) -> None:

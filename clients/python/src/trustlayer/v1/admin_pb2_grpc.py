@@ -120,7 +120,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeBridge(self, request, context):
-        """Revokes a bridge with all of its secrets; its open streams end.
+        """Revokes a bridge with all of its secrets; its open streams end, and the
+        trust tokens that it issued are void.
 
         Scope: SCOPE_ADMIN.
         Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.

@@ -55,7 +55,8 @@ class AdminServiceStub:
     Idempotency: not idempotent; each call adds a secret.
     """
     RevokeBridge: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeBridgeRequest, _admin_pb2.RevokeBridgeResponse]
-    """Revokes a bridge with all of its secrets; its open streams end.
+    """Revokes a bridge with all of its secrets; its open streams end, and the
+    trust tokens that it issued are void.
 
     Scope: SCOPE_ADMIN.
     Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
@@ -127,7 +128,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Idempotency: not idempotent; each call adds a secret.
     """
     RevokeBridge: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeBridgeRequest, _admin_pb2.RevokeBridgeResponse]  # type: ignore[assignment]
-    """Revokes a bridge with all of its secrets; its open streams end.
+    """Revokes a bridge with all of its secrets; its open streams end, and the
+    trust tokens that it issued are void.
 
     Scope: SCOPE_ADMIN.
     Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
@@ -220,7 +222,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RevokeBridgeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RevokeBridgeResponse, _abc.Awaitable[_admin_pb2.RevokeBridgeResponse]]:
-        """Revokes a bridge with all of its secrets; its open streams end.
+        """Revokes a bridge with all of its secrets; its open streams end, and the
+        trust tokens that it issued are void.
 
         Scope: SCOPE_ADMIN.
         Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.

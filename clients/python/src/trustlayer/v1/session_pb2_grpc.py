@@ -101,6 +101,8 @@ class SessionServiceServicer:
     def LoginWithTrustToken(self, request, context):
         """Spends a trust token of the purpose `magic_link` and creates a session,
         in one transaction. The address that the token was for counts as verified.
+        Where it was not verified before, whoever registered it may be somebody
+        else: the password from before is gone, and every other session has ended.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,

@@ -48,6 +48,8 @@ class SessionServiceStub:
     LoginWithTrustToken: _grpc.UnaryUnaryMultiCallable[_session_pb2.LoginWithTrustTokenRequest, _session_pb2.LoginWithTrustTokenResponse]
     """Spends a trust token of the purpose `magic_link` and creates a session,
     in one transaction. The address that the token was for counts as verified.
+    Where it was not verified before, whoever registered it may be somebody
+    else: the password from before is gone, and every other session has ended.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
@@ -122,6 +124,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     LoginWithTrustToken: _aio.UnaryUnaryMultiCallable[_session_pb2.LoginWithTrustTokenRequest, _session_pb2.LoginWithTrustTokenResponse]  # type: ignore[assignment]
     """Spends a trust token of the purpose `magic_link` and creates a session,
     in one transaction. The address that the token was for counts as verified.
+    Where it was not verified before, whoever registered it may be somebody
+    else: the password from before is gone, and every other session has ended.
 
     Scope: SCOPE_SESSIONS.
     Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,
@@ -205,6 +209,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.LoginWithTrustTokenResponse, _abc.Awaitable[_session_pb2.LoginWithTrustTokenResponse]]:
         """Spends a trust token of the purpose `magic_link` and creates a session,
         in one transaction. The address that the token was for counts as verified.
+        Where it was not verified before, whoever registered it may be somebody
+        else: the password from before is gone, and every other session has ended.
 
         Scope: SCOPE_SESSIONS.
         Errors: INVALID_FIELD, TRUST_TOKEN_REFUSED, TOO_MANY_ATTEMPTS,

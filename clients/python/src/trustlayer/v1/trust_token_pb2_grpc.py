@@ -82,7 +82,8 @@ class TrustTokenServiceServicer:
         """Signs a token for one purpose. It voids the subject's unspent tokens of
         the same purpose. For an address that nobody has, the purposes that need a
         user look like success: the token is of the right form and redeems
-        nothing, and no mail is sent.
+        nothing, and no mail is sent. Who may issue tokens can let anybody log in
+        as anybody and invite with any role: the scope is to be given as such.
 
         Scope: SCOPE_TRUST_TOKENS.
         Errors: INVALID_FIELD, TOO_MANY_ATTEMPTS, SIGNING_NOT_CONFIGURED,

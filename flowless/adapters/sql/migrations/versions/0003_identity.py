@@ -37,6 +37,7 @@ def upgrade() -> None:
     op.create_index("ix_trust_tokens_user_id_purpose", "trust_tokens", ["user_id", "purpose"])
     op.create_index("ix_trust_tokens_canonical_email_purpose", "trust_tokens", ["canonical_email", "purpose"])
     op.create_index("ix_trust_tokens_expires_us", "trust_tokens", ["expires_us"])
+    op.create_index("ix_trust_tokens_bridge_id", "trust_tokens", ["bridge_id"])
     op.create_table(
         "signing_keys",
         sa.Column("key_id", sa.String(64), nullable=False),
