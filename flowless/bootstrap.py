@@ -20,6 +20,7 @@ from flowless.adapters.metrics import (
     of_housekeeping,
     of_mail,
     of_redis,
+    of_refusals,
     of_tail,
 )
 from flowless.adapters.paseto import PasetoTokens
@@ -63,6 +64,7 @@ from flowless.services.logins import Logins, SessionFactory
 from flowless.services.outbox import MailSender
 from flowless.services.passwords import PasswordPolicy
 from flowless.services.recent_revocations import RecentRevocations
+from flowless.services.refusals import Refusals
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.session_tiers import SessionTiers
 from flowless.services.sessions import Sessions
@@ -99,6 +101,7 @@ class Flowless:
     tokens: TrustTokens
     effects: TokenEffects
     bridges: Bridges
+    refusals: Refusals
     tail: RevocationTail
     watchers: Watchers
     barriers: Barriers
@@ -274,6 +277,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 random=os.urandom,
             ),
             bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
+            refusals=Refusals(audit=audit, clock=clock, on_refusal=_log_refusal),
             tail=tail,
             watchers=watchers,
             barriers=barriers,
@@ -312,6 +316,7 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
         of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns),
         of_barriers(flowless.barriers, flowless.watchers, flowless.tail),
         of_housekeeping(flowless.housekeeping),
+        of_refusals(flowless.refusals),
         of_attempts(flowless.attempts),
     ]
     if isinstance(flowless.tier, RedisSessionTier):
@@ -345,6 +350,10 @@ def _mail_sender(settings: Settings, database: Database, tokens: TrustTokens, cl
         random=os.urandom,
         on_failure=_log_mail_failure,
     )
+
+
+def _log_refusal(reason: str, method: str, bridge_id: str) -> None:
+    logs.get_logger("flowless").warning("call refused", reason=reason, called=method, bridge=bridge_id)
 
 
 def _log_mail_failure(mail_id: str, error: Exception) -> None:
@@ -451,6 +460,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
 def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
+        refusals=flowless.refusals,
         identity=IdentityServicer(
             users=flowless.users,
             passwords=flowless.passwords,

@@ -16,6 +16,7 @@ from flowless.services.attempts import AttemptLimiter
 from flowless.services.barriers import Barriers
 from flowless.services.housekeeping import Housekeeping
 from flowless.services.outbox import MailSender
+from flowless.services.refusals import Refusals
 from flowless.services.revocation_tail import RevocationTail
 from flowless.services.watchers import Watchers
 
@@ -80,6 +81,19 @@ def of_housekeeping(housekeeping: Housekeeping) -> Source:
         for outcome, count in housekeeping.rounds.items():
             rounds.add_metric([outcome], count)
         yield rounds
+
+    return read
+
+
+def of_refusals(refusals: Refusals) -> Source:
+    """Metrics of calls that were refused before they were read."""
+
+    def read() -> Iterator[Metric]:
+        text = "Calls refused for their credential or its scope, or because there is no such RPC."
+        refused = CounterMetricFamily("flowless_calls_refused", text, labels=["reason"])
+        for reason, count in dict(refusals.counts).items():
+            refused.add_metric([reason.value], count)
+        yield refused
 
     return read
 

@@ -52,6 +52,7 @@ class Action(StrEnum):
     BRIDGE_CREATE = "bridge.create"
     BRIDGE_ROTATE = "bridge.rotate"
     BRIDGE_REVOKE = "bridge.revoke"
+    CALL_REFUSED = "call.refused"
     AUDIT_PRUNE = "audit.prune"
     DATABASE_RESTORED = "database.restored"
 

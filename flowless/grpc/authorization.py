@@ -19,6 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from flowless.domain.audit import Actor
 from flowless.domain.bridges import Bridge, Scope
 from flowless.services.bridges import Bridges
+from flowless.services.refusals import Refusals
 from trust_core import logs, modes
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Context, Handler, refusing_handler, request_id_of
@@ -80,8 +81,9 @@ def required_scopes(services: Iterable[ServiceDescriptor]) -> dict[str, Scope]:
 class Authorization(grpc.aio.ServerInterceptor):
     """See the module. Give it to the server as the first interceptor."""
 
-    def __init__(self, *, bridges: Bridges, scopes: dict[str, Scope]) -> None:
+    def __init__(self, *, bridges: Bridges, scopes: dict[str, Scope], refusals: Refusals) -> None:
         self._bridges = bridges
+        self._refusals = refusals
         self._scopes = scopes
         self._log = logs.get_logger("flowless")
 
@@ -95,23 +97,29 @@ class Authorization(grpc.aio.ServerInterceptor):
         if method.rpartition("/")[0].removeprefix("/") in PUBLIC_SERVICES:
             return await continuation(handler_call_details)
         try:
-            _caller.set(await self._allow(handler_call_details, method))
+            await self._allow(handler_call_details, method)
         except TrustError as error:
+            known = _caller.get(None)
+            await self._refusals.note(
+                error,
+                method=method if method in self._scopes else "",
+                bridge_id="" if known is None else known.bridge.id,
+            )
             return refusing_handler(error)
         except Exception as error:  # noqa: BLE001 - the text of an unexpected exception stays inside
             self._log.error("authorization failed unexpectedly", **logs.describe_exception(error))
             return refusing_handler(TrustError(Reason.INTERNAL, "internal error"))
         return await continuation(handler_call_details)
 
-    async def _allow(self, details: grpc.HandlerCallDetails, method: str) -> Caller:
+    async def _allow(self, details: grpc.HandlerCallDetails, method: str) -> None:
         secret = _credential(details)
         bridge = await self._bridges.authenticate(secret)
+        _caller.set(Caller(bridge, digest(secret)))
         scope = self._scopes.get(method)
         if scope is None:
             raise TrustError(Reason.NOT_IMPLEMENTED, "this Flowless has no such RPC")
         if scope not in bridge.scopes:
             raise TrustError(Reason.SCOPE_MISSING, f"the bridge lacks the scope that this RPC needs: {scope.name}")
-        return Caller(bridge, digest(secret))
 
 
 def _credential(details: grpc.HandlerCallDetails) -> str:

@@ -20,6 +20,7 @@ from tests.support.flowless import (
     Client,
     Flowless,
     failure_of,
+    outcome,
     running_flowless,
     violated_fields,
 )
@@ -198,6 +199,23 @@ def test_a_refused_token_leaves_an_event(client: Client) -> None:
         Links(client).log_in("v4.public.x.y")
     (event,) = _events(client, page_size=1)
     assert (event.action, event.outcome) == ("session.login", "refused")
+
+
+def test_calls_that_are_refused_at_the_door_leave_one_event_a_minute(flowless: Flowless, client: Client) -> None:
+    bridge_id, secret = client.create_bridge(Scope.VALIDATE)
+    powerless, nobody = Client(client.channel, secret), Client(client.channel, "brdg_nonsense")
+    before = _events(client, page_size=1)[0].sequence
+    for _ in range(5):
+        assert outcome(powerless.new_session) == ("PERMISSION_DENIED", "SCOPE_MISSING")
+        assert outcome(nobody.new_session) == ("UNAUTHENTICATED", "BRIDGE_CREDENTIAL_REFUSED")
+    events = [event for event in _events(client, page_size=10) if event.sequence > before]
+    assert {(event.action, event.actor, event.details["reason"]) for event in events} == {
+        ("call.refused", f"bridge:{bridge_id}", "SCOPE_MISSING"),
+        ("call.refused", "unknown", "BRIDGE_CREDENTIAL_REFUSED"),
+    }
+    assert len(events) == 2
+    assert flowless.log_text.count("call refused") >= 2
+    assert "nonsense" not in flowless.log_text
 
 
 def test_the_request_id_of_an_event_is_that_of_the_call(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -434,3 +435,37 @@ def test_of_a_hundred_redeemers_on_two_replicas_exactly_one_wins(run_dir: Path) 
                 answers = list(pool.map(outcome, calls))
             assert answers.count(("OK", "")) == 1, purpose
             assert set(answers) == {("OK", ""), REFUSED}, purpose
+
+
+# --- passwords --------------------------------------------------------------------------------------------------
+
+
+def _peak_mib(flowless: Flowless) -> float:
+    status = Path(f"/proc/{flowless.process.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
+
+
+@pytest.mark.timeout(120)
+def test_argon2_memory_flood_is_bounded_by_the_pool_and_validations_go_on(run_dir: Path) -> None:
+    """Many logins at once, and a stored hash that asks for four gigabytes."""
+    with running_flowless(run_dir, password_profile="owasp", hashing_queue="4") as flowless:
+        client = flowless.client
+        user, greedy = client.register(), client.register()
+        session_id = client.log_in(user).session_id
+        with flowless.sql() as connection:
+            dear = "$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHQ$" + "A" * 43
+            connection.execute("UPDATE users SET password_hash = ? WHERE id = ?", (dear, greedy.id))
+        before = _peak_mib(flowless)
+        with ThreadPoolExecutor(max_workers=60) as pool:
+            logins = [pool.submit(outcome, lambda who=who: client.log_in(who)) for who in (user, greedy) * 30]  # type: ignore[misc]
+            denials = [client.denial(session_id) for _ in range(50)]
+            answers = {each.result() for each in logins}
+        assert denials == [""] * 50
+        assert ("RESOURCE_EXHAUSTED", "HASHING_OVERLOADED") in answers
+        assert answers <= {
+            ("OK", ""),
+            ("UNAUTHENTICATED", "LOGIN_REFUSED"),
+            ("RESOURCE_EXHAUSTED", "HASHING_OVERLOADED"),
+        }
+        # 19 MiB for each thread, of which there are as many as cores, and room for sixty calls.
+        assert _peak_mib(flowless) - before < 19 * ((os.cpu_count() or 1) + 1) + 64
