@@ -100,3 +100,16 @@ async def test_a_proof_again_is_noted_with_the_new_digest(stores: Stores) -> Non
     assert found is not None
     assert (found.methods, found.authenticated_at) == (("password", "totp"), NOW + SECOND)
     assert (found.handle, found.created_at) == (session.handle, session.created_at)
+
+
+async def test_a_session_that_rotates_while_it_is_evicted_does_not_escape(stores: Stores) -> None:
+    one = SessionRoom(most=1, seen_after=NOW - HOUR)
+    for _ in range(15):
+        user = await stores.add_user()
+        session, fresh = await _log_in(stores, user, age=9), fresh_digest()
+        added = new_session(user.id)
+        await asyncio.gather(
+            stores.sessions.replace_digest(session.digest, expected_epoch=1, new=fresh, now=NOW),
+            stores.sessions.add(added, expected_hash=HASH, room=one),
+        )
+        assert await _live(stores, [session, replace(session, digest=fresh), added]) == [False, False, True]

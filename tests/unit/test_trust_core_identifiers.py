@@ -164,3 +164,8 @@ def test_redaction_finds_every_secret_and_keeps_handles_and_other_text() -> None
 def test_redaction_is_idempotent() -> None:
     once = redact(f"id {new_session_id(os.urandom)}")
     assert redact(once) == once
+
+
+def test_a_trust_token_is_redacted_too() -> None:
+    token = "v4.public." + "eyJqdGkiOiIw-_" * 9 + ".eyJraWQiOiJrNC5waWQ"
+    assert "eyJqdGki" not in redact(f"asked with {token}")

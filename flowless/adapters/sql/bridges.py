@@ -28,8 +28,7 @@ class SqlBridgeStore:
             await tx.connection.execute(sa.insert(bridges).values(rows.bridge_values(bridge)))
             for secret in bridge.secrets:
                 await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge.id, secret)))
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
 
         try:
             await self._database.write(work)
@@ -64,7 +63,7 @@ class SqlBridgeStore:
         found = await self._database.fetch(statement)
         grouped: dict[str, _Rows] = {}
         for mapping in found:
-            row = {str(key): value for key, value in mapping.items()}
+            row = rows.plain(mapping)
             _, secrets = grouped.setdefault(row["id"], (row, []))
             if row["secret_digest"] is not None:
                 secrets.append({key.removeprefix("secret_"): row[key] for key in row if key.startswith("secret_")})
@@ -100,8 +99,7 @@ class SqlBridgeStore:
             await tx.connection.execute(others)
             await tx.connection.execute(sa.insert(bridge_secrets).values(rows.secret_values(bridge_id, secret)))
             revision = await tx.append("bridge", bridge_id, now=secret.created_at)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision
 
         return await self._database.write(work)
@@ -129,8 +127,7 @@ class SqlBridgeStore:
                 .values(void_us=to_us(now))
             )
             revision = await tx.append("bridge", bridge_id, now=now)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision
 
         return await self._database.write(work)

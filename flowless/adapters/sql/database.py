@@ -242,11 +242,14 @@ class WriteTransaction:
         self.wrote_log = True
         return int(revision)
 
-    async def audit(self, event: AuditEvent) -> None:
+    async def audit(self, event: AuditEvent | None) -> None:
         """Append to the audit log, as the last thing that the transaction does: every other lock comes first.
 
-        The head's row lock is held until commit, so events become visible in their order and the chain has one end.
+        Without an event nothing is written. The head's row lock is held until commit, so events become visible in
+        their order and the chain has one end.
         """
+        if event is None:
+            return
         head = schema.audit_head
         taken = sa.update(head).values(sequence=head.c.sequence + 1).returning(head.c.sequence, head.c.hash)
         sequence, previous = (await self.connection.execute(taken)).one()

@@ -23,7 +23,13 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _optional(microseconds: int | None) -> datetime | None:
+def plain(row: Mapping[Any, Any]) -> Row:
+    """Read a row by plain names."""
+    return {str(key): value for key, value in row.items()}
+
+
+def optional(microseconds: int | None) -> datetime | None:
+    """Read a moment that may be absent."""
     return None if microseconds is None else from_us(microseconds)
 
 
@@ -129,7 +135,7 @@ def session_of(row: Row, prefix: str = "") -> Session:
         authenticated_at=from_us(row[prefix + "authenticated_us"]),
         last_seen_at=from_us(row[prefix + "last_seen_us"]),
         expires_at=from_us(row[prefix + "expires_us"]),
-        revoked_at=_optional(row[prefix + "revoked_us"]),
+        revoked_at=optional(row[prefix + "revoked_us"]),
         id_revision=row[prefix + "id_revision"],
     )
 
@@ -162,10 +168,10 @@ def bridge_of(row: Row, secrets: list[Row]) -> Bridge:
         name=row["name"],
         scopes=frozenset(Scope[name] for name in json.loads(row["scopes"])),
         created_at=from_us(row["created_us"]),
-        revoked_at=_optional(row["revoked_us"]),
+        revoked_at=optional(row["revoked_us"]),
         secrets=tuple(
             BridgeSecret(
-                digest=bytes(s["digest"]), created_at=from_us(s["created_us"]), expires_at=_optional(s["expires_us"])
+                digest=bytes(s["digest"]), created_at=from_us(s["created_us"]), expires_at=optional(s["expires_us"])
             )
             for s in secrets
         ),

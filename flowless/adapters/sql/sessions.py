@@ -50,7 +50,7 @@ _LIVE = _COLUMNS.select_from(
 
 
 def _session_read(row: sa.RowMapping) -> SessionRead:
-    plain = {str(key): value for key, value in row.items()}
+    plain = rows.plain(row)
     if plain["s_digest"] is None or plain["u_id"] is None:
         return SessionRead(revision=plain["log_revision"])
     return SessionRead(
@@ -185,8 +185,7 @@ class SqlSessionStore:
             revision = await tx.append("session", digest.hex(), now=now)
             made = sa.update(sessions).where(sessions.c.digest == new).values(id_revision=revision)
             await tx.connection.execute(made)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision
 
         return await self._write_fresh(work)
@@ -217,7 +216,7 @@ class SqlSessionStore:
                 )
             )
         found = await self._database.fetch(statement)
-        return [rows.session_of({str(key): value for key, value in row.items()}) for row in found]
+        return [rows.session_of(rows.plain(row)) for row in found]
 
     async def recently_used(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, from_us, to_us
 from flowless.adapters.sql.schema import audit_head, signing_keys
 from flowless.domain.audit import AuditEvent
@@ -23,7 +24,7 @@ class SqlSigningKeyStore:
         """See the port."""
         order = (signing_keys.c.created_us.desc(), signing_keys.c.key_id)
         found = await self._database.fetch(sa.select(signing_keys).order_by(*order))
-        return [_key_of({str(key): value for key, value in row.items()}) for row in found]
+        return [_key_of(rows.plain(row)) for row in found]
 
     async def rotate(
         self, fresh: tuple[SigningKey, SigningKey], *, overlap_until: datetime, now: datetime, event: AuditEvent
@@ -43,7 +44,7 @@ class SqlSigningKeyStore:
                 statement_first = sa.insert(signing_keys).values(values).returning(*signing_keys.c)
                 row = (await tx.connection.execute(statement_first)).mappings().one()
             await tx.connection.execute(sa.insert(signing_keys).values(_values(fresh[0])))
-            key = _key_of({str(name): value for name, value in row.items()})
+            key = _key_of(rows.plain(row))
             await tx.audit(replace(event, subject=key.key_id))
             return key
 
@@ -87,10 +88,6 @@ def _where(state: KeyState) -> sa.Update:
     return sa.update(signing_keys).where(signing_keys.c.state == state.value)
 
 
-def _optional(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_us(microseconds)
-
-
 def _values(key: SigningKey) -> dict[str, Any]:
     return {
         "key_id": key.key_id,
@@ -101,14 +98,14 @@ def _values(key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _key_of(row: dict[str, Any]) -> SigningKey:
+def _key_of(row: rows.Row) -> SigningKey:
     return SigningKey(
         key_id=row["key_id"],
         public_key=bytes(row["public_key"]),
         wrapped=row["wrapped_key"],
         state=KeyState(row["state"]),
         created_at=from_us(row["created_us"]),
-        activated_at=_optional(row["activated_us"]),
-        retired_at=_optional(row["retired_us"]),
-        expires_at=_optional(row["expires_us"]),
+        activated_at=rows.optional(row["activated_us"]),
+        retired_at=rows.optional(row["retired_us"]),
+        expires_at=rows.optional(row["expires_us"]),
     )

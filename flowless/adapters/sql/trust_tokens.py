@@ -74,7 +74,7 @@ class SqlTrustTokenStore:
 
     async def _read(self, condition: sa.ColumnElement[bool]) -> TrustToken | None:
         found = await self._database.fetch(sa.select(trust_tokens).where(condition))
-        return _token_of(_plain(found[0])) if found else None
+        return _token_of(rows.plain(found[0])) if found else None
 
     async def consume(self, redemption: Redemption, *, now: datetime, event: AuditEvent) -> Redeemed | None:
         """See the port."""
@@ -126,7 +126,7 @@ class SqlTrustTokenStore:
             row = (await tx.connection.execute(query)).mappings().first()
             if row is None or token.user_id != session.user_id:
                 raise _UndoError
-            user, begun = rows.user_of(_plain(row)), session
+            user, begun = rows.user_of(rows.plain(row)), session
             if not user.email_verified:
                 await _take_over(tx, token, now=session.created_at)
                 user, begun = replace(user, email_verified=True), replace(session, epoch=session.epoch + 1)
@@ -169,7 +169,7 @@ class SqlTrustTokenStore:
                 await add_mail(tx, replace(notice, recipient=left), now=now)
             revision = await tx.append("user", str(token.user_id), now=now)
             await tx.audit(_about(event, token))
-            return rows.user_of(_plain(row)), revision
+            return rows.user_of(rows.plain(row)), revision
 
         try:
             return await self._spend(redemption, now, effect)
@@ -207,7 +207,7 @@ class SqlTrustTokenStore:
                 .returning(*trust_tokens.c)
             )
             row = (await tx.connection.execute(statement)).mappings().first()
-            return None if row is None else await effect(tx, _token_of(_plain(row)))
+            return None if row is None else await effect(tx, _token_of(rows.plain(row)))
 
         try:
             return await self._database.write(work)
@@ -324,7 +324,7 @@ def _values(token: TrustToken) -> dict[str, Any]:
     }
 
 
-def _token_of(row: dict[str, Any]) -> TrustToken:
+def _token_of(row: rows.Row) -> TrustToken:
     return TrustToken(
         jti=row["jti"],
         purpose=row["purpose"],
@@ -340,7 +340,3 @@ def _token_of(row: dict[str, Any]) -> TrustToken:
         data=json.loads(row["data"]),
         is_void=row["void_us"] is not None,
     )
-
-
-def _plain(row: sa.RowMapping) -> dict[str, Any]:
-    return {str(key): value for key, value in row.items()}

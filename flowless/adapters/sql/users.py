@@ -28,8 +28,7 @@ class SqlUserStore:
 
         async def work(tx: WriteTransaction) -> None:
             await add_user(tx, new)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
 
         await self._write_named(work)
 
@@ -98,7 +97,7 @@ class SqlUserStore:
             return None
         row = found[0]
         return Credentials(
-            user=rows.user_of(_plain(row)),
+            user=rows.user_of(rows.plain(row)),
             password_hash=row["password_hash"],
             epoch=row["session_epoch"],
             token_epoch=row["token_epoch"],
@@ -108,7 +107,7 @@ class SqlUserStore:
         """See the port."""
         statement = sa.select(users).where(users.c.id > after).order_by(users.c.id).limit(limit)
         found = await self._database.fetch(statement)
-        return [rows.user_of(_plain(row)) for row in found]
+        return [rows.user_of(rows.plain(row)) for row in found]
 
     async def update(
         self,
@@ -132,9 +131,8 @@ class SqlUserStore:
                 values["privilege_revision"] = revision
             statement = sa.update(users).where(users.c.id == user_id).values(values).returning(*users.c)
             row = (await tx.connection.execute(statement)).mappings().one()
-            if event is not None:
-                await tx.audit(event)
-            return rows.user_of(_plain(row)), revision
+            await tx.audit(event)
+            return rows.user_of(rows.plain(row)), revision
 
         result: tuple[User, int] | None = await self._write_named(work)
         return result
@@ -157,8 +155,7 @@ class SqlUserStore:
                 values["token_epoch"] = users.c.token_epoch + 1
             await tx.connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
             revision = await tx.append("user", user_id, now=now)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision
 
         return await self._database.write(work)
@@ -178,8 +175,7 @@ class SqlUserStore:
             await tx.connection.execute(tokens)
             await tx.connection.execute(sa.delete(outbox).where(outbox.c.recipient == gone.email))
             revision = await tx.append("user", user_id, now=now)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision
 
         return await self._database.write(work)
@@ -211,8 +207,7 @@ class SqlUserStore:
                 )
             revision = await revoke_user_sessions(tx, user_id, now=now)
             is_kept = kept is not None and await _keep(tx, user_id, kept, revision=revision)
-            if event is not None:
-                await tx.audit(event)
+            await tx.audit(event)
             return revision, is_kept
 
         return await self._database.write(work)
@@ -298,10 +293,5 @@ async def revoke_user_sessions(
             .values(epoch=epoch)
         )
     revision = await tx.append("user", user_id, now=now)
-    if event is not None:
-        await tx.audit(event)
+    await tx.audit(event)
     return revision
-
-
-def _plain(row: sa.RowMapping) -> dict[str, Any]:
-    return {str(key): value for key, value in row.items()}

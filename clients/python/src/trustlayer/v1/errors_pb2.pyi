@@ -82,7 +82,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 23
     """DEADLINE_EXCEEDED. The caller's deadline passed."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 24
-    """UNIMPLEMENTED. Declared, not built yet."""
+    """UNIMPLEMENTED. This Flowless has no such RPC."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 25
     """INTERNAL. Our fault; google.rpc.RequestInfo carries the id to search the
     logs for.
@@ -177,7 +177,7 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 22
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 23
 """DEADLINE_EXCEEDED. The caller's deadline passed."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 24
-"""UNIMPLEMENTED. Declared, not built yet."""
+"""UNIMPLEMENTED. This Flowless has no such RPC."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 25
 """INTERNAL. Our fault; google.rpc.RequestInfo carries the id to search the
 logs for.
