@@ -11,7 +11,9 @@ from bench import sessions
 from bridge_sidecar.activity import ActivityReporter, SessionIdle, SessionUse
 from bridge_sidecar.config import SidecarConfig
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.revocation_watch import WatchState
+from bridge_sidecar.routes import Routes, Rule
 from bridge_sidecar.session_cache import CacheLimits, Entry, SessionCache
 from bridge_sidecar.unix_server import ValidatorHandlers
 from bridge_sidecar.validator import MissLimits, Question, Tier, UpstreamAnswer, Validator
@@ -40,6 +42,17 @@ class _NoFlowless:
     async def report_activity(self, uses: Sequence[SessionUse]) -> Sequence[SessionIdle]:
         return ()
 
+    async def report_mismatch(
+        self,
+        session_id: str,
+        *,
+        mode: modes.ValidationMode,
+        context: modes.RequestContext,
+        rule: Rule,
+        timeout_seconds: float,
+    ) -> int:
+        raise sessions.UnexpectedAnswerError("no mismatch is measured")
+
 
 class _Watch:
     state = WatchState.LIVE
@@ -61,6 +74,7 @@ class InProcessHits:
         )
         lease = Lease(max_staleness_ns=LIFETIME_NS)
         lease.renew(clock.elapsed_ns())
+        mismatches = MismatchReporter(receiver=flowless, timeout_seconds=config.upstream_timeout_seconds)
         self._validator = Validator(
             cache=cache,
             lease=lease,
@@ -78,13 +92,17 @@ class InProcessHits:
                 max_waiting=config.max_waiting_misses,
                 upstream_timeout_seconds=config.upstream_timeout_seconds,
             ),
+            mismatches=mismatches,
         )
+        routes = Routes(config.route_table)
         self._handlers = ValidatorHandlers(
             answerer=self._validator,
             cache=cache,
             lease=lease,
             watch=_Watch(),
             clock=clock,
+            routes=routes,
+            mismatches=mismatches,
             default_mode=config.mode,
             max_staleness_ns=config.max_staleness_ns,
         )
@@ -94,6 +112,8 @@ class InProcessHits:
                 payload=validator_pb2.ValidateResponse(session=login.session).SerializeToString(),
                 user_id=login.session.user.id,
                 binding=modes.bind(CONTEXT, b"k" * 32),
+                roles=frozenset(login.session.user.roles),
+                authenticated_at_ns=now_ns,
                 revision=cache.applied_revision,
                 absolute_expires_at_ns=now_ns + LIFETIME_NS,
                 idle_expires_at_ns=now_ns + LIFETIME_NS,
@@ -101,7 +121,8 @@ class InProcessHits:
             )
             cache.insert(cache.ticket(), identifiers.digest(login.session_id), entry, now_ns)
         self._questions = [
-            Question(session_id=login.session_id, mode=config.mode, context=CONTEXT) for login in logins
+            Question(session_id=login.session_id, mode=config.mode, context=CONTEXT, rule=routes.table.unnamed)
+            for login in logins
         ]
         self._requests = [sessions.request_for(login.session_id).SerializeToString() for login in logins]
 

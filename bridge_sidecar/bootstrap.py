@@ -14,8 +14,11 @@ from bridge_sidecar.activity import ActivityReporter
 from bridge_sidecar.bridge_secret import FixedSecret, SecretError, SecretFile, SecretSource
 from bridge_sidecar.config import ConfigError, SidecarConfig
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.prewarm import Prewarm
 from bridge_sidecar.revocation_watch import RevocationWatch, WatchSettings
+from bridge_sidecar.routes import Routes
+from bridge_sidecar.routes_reload import RoutesReload
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
 from bridge_sidecar.upstream import Upstream, open_channel
@@ -51,8 +54,18 @@ class _Writes:
 class Sidecar:
     """Everything that runs, put together. Construction does no I/O but reading the secret and CA files."""
 
-    def __init__(self, config: SidecarConfig, *, clock: Clock | None = None) -> None:
-        """Put the parts together. Raises `ConfigError` for what only shows then."""
+    def __init__(
+        self,
+        config: SidecarConfig,
+        *,
+        clock: Clock | None = None,
+        config_file: Path | None = None,
+        reload: Callable[[], SidecarConfig] | None = None,
+    ) -> None:
+        """Put the parts together. Raises `ConfigError` for what only shows then.
+
+        `config_file` is looked at for rules that change, and `reload` reads all settings anew then.
+        """
         clock = clock if clock is not None else SystemClock()
         self._config = config
         self._clock = clock
@@ -84,6 +97,13 @@ class Sidecar:
             interval_seconds=config.activity_interval_seconds,
             max_entries=config.cache_max_entries,
         )
+        self.routes = Routes(config.route_table)
+        self._routes_reload = (
+            None
+            if config_file is None or reload is None
+            else RoutesReload(path=config_file, load=reload, running=config, routes=self.routes)
+        )
+        self.mismatches = MismatchReporter(receiver=self.upstream, timeout_seconds=config.upstream_timeout_seconds)
         self.validator = Validator(
             cache=self.cache,
             lease=self.lease,
@@ -95,7 +115,7 @@ class Sidecar:
                 max_waiting=config.max_waiting_misses,
                 upstream_timeout_seconds=config.upstream_timeout_seconds,
             ),
-            beyond_lease_ns=config.beyond_lease_ns,
+            mismatches=self.mismatches,
         )
         self.prewarm = Prewarm(
             source=self.upstream,
@@ -115,7 +135,7 @@ class Sidecar:
                 watcher_id=secrets.token_hex(16),
                 max_staleness_ns=config.max_staleness_ns,
                 ping_interval_ns=config.ping_interval_ns,
-                trusted_ns=config.max_staleness_ns + max(config.beyond_lease_ns.values(), default=0),
+                trusted_ns=config.max_staleness_ns + self.routes.table.longest_beyond_lease_ns,
             ),
         )
         self.metrics: MetricsServer | None = None
@@ -127,6 +147,8 @@ class Sidecar:
                 lease=self.lease,
                 watch=self.watch,
                 clock=clock,
+                routes=self.routes,
+                mismatches=self.mismatches,
                 default_mode=config.mode,
                 max_staleness_ns=config.max_staleness_ns,
             ),
@@ -179,8 +201,10 @@ class Sidecar:
                 asyncio.create_task(self.activity.run()),
                 asyncio.create_task(self._serve_once_fresh()),
             ]
+            if self._routes_reload is not None:
+                tasks.append(asyncio.create_task(self._routes_reload.run()))
             stopping = asyncio.create_task(stop.wait())
-            running = tasks[:2]
+            running = [*tasks[:2], *tasks[3:]]
             done, _ = await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             for task in done.intersection(running):
@@ -200,6 +224,7 @@ class Sidecar:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.validator.close()
+        await self.mismatches.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_REPORT_SECONDS):
                 await self.activity.flush()
@@ -214,8 +239,16 @@ def _secret(config: SidecarConfig, clock: Clock) -> SecretSource:
     return FixedSecret(secret=config.bridge_secret or "")
 
 
-async def serve(config: SidecarConfig) -> None:
-    """Run the sidecar until SIGTERM or SIGINT. Raises `ConfigError` or `SocketError` before it listens."""
+async def serve(
+    config: SidecarConfig,
+    *,
+    config_file: Path | None = None,
+    reload: Callable[[], SidecarConfig] | None = None,
+) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. Raises `ConfigError` or `SocketError` before it listens.
+
+    `config_file` and `reload` as of `Sidecar`.
+    """
     log: Any = logs.get_logger("bridge-sidecar")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -226,5 +259,5 @@ async def serve(config: SidecarConfig) -> None:
         log.info("listening", upstream=config.upstream, instance=config.instance, version=__version__)
         print(f"bridge-sidecar listening on unix:{config.socket_path}", flush=True)
 
-    await Sidecar(config).run(stop=stop, on_listening=on_listening)
+    await Sidecar(config, config_file=config_file, reload=reload).run(stop=stop, on_listening=on_listening)
     log.info("stopped")

@@ -3,11 +3,11 @@
 It never stands on a command line, in a log, in an error or in `GetStatus`.
 """
 
-import os
 import stat
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from bridge_sidecar import small_file
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.identifiers import bridge_of_secret
@@ -95,14 +95,11 @@ class SecretFile:
 
     def _read(self) -> str:
         try:
-            # Without O_NONBLOCK a FIFO would hold the event loop until somebody writes, and so for ever.
-            with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                content = file.read(_MAX_FILE_BYTES) if stat.S_ISREG(mode) else b""
+            content, mode = small_file.read(self._path, most_bytes=_MAX_FILE_BYTES)
+        except small_file.NotRegularError:
+            raise SecretError(f"{self._path} is not a regular file") from None
         except OSError as error:
             raise SecretError(f"cannot read {self._path}: {error.strerror}") from None
-        if not stat.S_ISREG(mode):
-            raise SecretError(f"{self._path} is not a regular file")
         if mode & (stat.S_IRWXO | stat.S_IWGRP):
             self._log.warning(
                 "bridge secret file is open to others",

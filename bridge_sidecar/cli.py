@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
-from bridge_sidecar.config import DEFAULT_SOCKET, PREFIX, ConfigError, load
+from bridge_sidecar.config import CONFIG_VARIABLE, DEFAULT_SOCKET, PREFIX, ConfigError, load
 from trust_core.modes import ValidationMode
 from trust_core.version import __version__
 
@@ -24,7 +24,8 @@ class Exit(IntEnum):
 
 _EXIT_CODES = """exit codes:
   0  done; for check: the session is ACTIVE; for healthcheck: healthy
-  1  check: denied; healthcheck: not healthy; serve: stopped by a fault of its own
+  1  check: denied; routes test: no rule covers the request; healthcheck: not healthy;
+     serve: stopped by a fault of its own
   2  usage: the command line, or a field that the sidecar refuses
   3  cannot know: the sidecar or Flowless cannot be reached
   4  configuration: a setting, the bridge secret or the socket cannot be used"""
@@ -53,6 +54,11 @@ machines write `-` and pass it on standard input.
 examples:
   printf %s "$SESSION_ID" | bridge-sidecar check - --ip 203.0.113.7
   bridge-sidecar check - --ip 203.0.113.7 --device "$FP" --mode advanced --json < id.txt
+"""
+
+_ROUTES_EXAMPLES = """examples:
+  bridge-sidecar routes test GET /admin/users --config /etc/bridge-sidecar.toml
+  bridge-sidecar routes test grpc shop.v1.Orders/Cancel --config /etc/bridge-sidecar.toml --json
 """
 
 _HEALTH_EXAMPLES = """Healthy means: the socket answers and the lease is held. With --liveness the socket alone
@@ -87,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     serve = add("serve", "run the sidecar", _SERVE_EXAMPLES)
-    serve.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    _add_config_option(serve)
 
     check = add("check", "validate one session through the socket", _CHECK_EXAMPLES)
     check.add_argument("session_id", metavar="SESSION_ID|-", help="`-` reads it from standard input (do that)")
@@ -100,10 +106,27 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--min-revision", type=_revision, default=0, metavar="N", help="take the log up to N into account"
     )
-    check.add_argument(
-        "--route", default="", metavar="NAME", help="the operator's name of the route, for serve_beyond_lease"
+    which = check.add_mutually_exclusive_group()
+    which.add_argument("--route", default="", metavar="NAME", help="take the rule of this name")
+    which.add_argument(
+        "--request", type=_request, default=("", ""), metavar="'METHOD /PATH'", help="take the rule that covers this"
     )
     _add_client_options(check)
+
+    routes = add("routes", "ask the rules of a file", _ROUTES_EXAMPLES)
+    asked = routes.add_subparsers(dest="asked", required=True, metavar="test")
+    test = asked.add_parser(
+        "test",
+        help="show which rule covers a request, and why",
+        description="Shows which rule covers a request, and why.",
+        epilog=f"{_ROUTES_EXAMPLES}\n{_EXIT_CODES}",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    test.add_argument("method", metavar="METHOD|grpc")
+    test.add_argument("path", metavar="/PATH|package.Service/Method")
+    _add_config_option(test)
+    test.add_argument("--json", action="store_true", help="one JSON object, for programs")
 
     _add_client_options(add("status", "show how the sidecar is", ""))
 
@@ -111,6 +134,24 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--liveness", action="store_true", help="the socket answers; the lease does not matter")
     _add_client_options(health)
     return parser
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(named) if named else None,
+        metavar="FILE",
+        help=f"TOML file with settings and rules; default: {CONFIG_VARIABLE}",
+    )
+
+
+def _request(text: str) -> tuple[str, str]:
+    method, _, path = text.partition(" ")
+    if not method or not path:
+        raise argparse.ArgumentTypeError("must be a method and a path, like 'GET /orders'")
+    return method, path
 
 
 def _add_client_options(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +202,7 @@ def _serve(config_file: Path | None) -> Exit:
 
     logs.configure(level=config.log_level, style=config.log_format)
     try:
-        asyncio.run(bootstrap.serve(config))
+        asyncio.run(bootstrap.serve(config, config_file=config_file, reload=lambda: load(config_file, os.environ)))
     except (ConfigError, SocketError) as error:
         print(f"bridge-sidecar: {error}", file=sys.stderr)
         return Exit.CONFIG
@@ -176,6 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "serve":
         return _serve(arguments.config)
+    if arguments.command == "routes":
+        from bridge_sidecar import cli_routes  # noqa: PLC0415
+
+        return cli_routes.run(arguments)
     from bridge_sidecar import cli_client  # noqa: PLC0415
 
     return cli_client.run(arguments)

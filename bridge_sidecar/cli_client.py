@@ -65,6 +65,8 @@ def _check(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.Na
         ),
         min_revision=arguments.min_revision,
         route=arguments.route,
+        http_method=arguments.request[0],
+        path=arguments.request[1],
     )
     response = stub.Validate(request, timeout=arguments.timeout)
     active = response.WhichOneof("result") == "session"
@@ -104,10 +106,16 @@ def _status(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.N
             ("answers", f"{status.hits} hits, {status.misses} misses, {status.malformed} malformed"),
             ("unavailable", str(status.unavailable)),
             ("beyond lease", f"{status.answers_beyond_lease} answers, outside the guarantee"),
+            ("rules", f"{status.rules}{', NOT those of the file, see below' if status.rule_problems else ''}"),
+            (
+                "mismatches",
+                f"{status.mismatches_reported} reported, {status.mismatches_not_reported} could not be",
+            ),
             ("upstream calls", str(status.upstream_calls)),
             ("prewarmed", f"{status.prewarmed_sessions} sessions"),
             ("uptime", _seconds(status.uptime)),
             ("version", status.version),
+            *(("rule problem", problem) for problem in status.rule_problems),
         ]
     )
     return Exit.OK

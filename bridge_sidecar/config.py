@@ -8,17 +8,21 @@ import ipaddress
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from bridge_sidecar import small_file
+from bridge_sidecar.routes import RouteTable, Rule
+from bridge_sidecar.routes_config import parse_toml, rules_of
 from trust_core.clock import NS_PER_SECOND
-from trust_core.modes import ValidationMode
+from trust_core.modes import DEFAULT_PREFIXES, IpPrefixes, ValidationMode
 
 PREFIX: Final = "BRIDGE_SIDECAR_"
 SECRET_VARIABLE: Final = f"{PREFIX}SECRET"
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+"""Names the file, where no option does."""
 DEFAULT_SOCKET: Final = "/run/bridge-sidecar/bridge.sock"
 DEFAULT_RELAY: Final = (
     "IdentityService/RegisterUser",
@@ -40,17 +44,12 @@ _RELAY_NAME = re.compile(r"[A-Za-z]+/(?:[A-Za-z]+|\*)", re.ASCII)
 _INJECTED = re.compile(rf"{PREFIX}(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
 
 
-class RouteGrants(tuple[tuple[str, float], ...]):
-    """Names of routes, each with seconds. Immutable, as every setting."""
-
-    __slots__ = ()
-
-
-_NO_GRANTS: Final = RouteGrants()
-
-
 class ConfigError(Exception):
     """The settings cannot be used; the text lists every problem, one a line."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("the settings cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+        self.problems = problems
 
 
 def _default_instance() -> str:
@@ -79,9 +78,11 @@ class SidecarConfig:
     ping_interval_seconds: float = 0.0
     """0: a quarter of max_staleness."""
     default_mode: str = "standard"
-    serve_beyond_lease: RouteGrants = _NO_GRANTS
-    """Routes that may be served from the cache, in STANDARD mode, for so many seconds after the lease ran out: these
-    answers are outside the guarantee by so much."""
+    ip_prefix_v4: int = DEFAULT_PREFIXES.v4
+    """Leading bits of the client IP that must be those bound at login; a rule may say otherwise."""
+    ip_prefix_v6: int = DEFAULT_PREFIXES.v6
+    routes: tuple[Rule, ...] = ()
+    """Rules of routes, from the file only."""
 
     cache_max_entries: int = 10_000
     cache_max_bytes: int = 64 * 1024 * 1024
@@ -116,9 +117,14 @@ class SidecarConfig:
         return round((self.ping_interval_seconds or self.max_staleness_seconds / 4) * NS_PER_SECOND)
 
     @property
-    def beyond_lease_ns(self) -> dict[str, int]:
-        """For how long after the lease ran out each named route may be served."""
-        return {route: round(seconds * NS_PER_SECOND) for route, seconds in self.serve_beyond_lease}
+    def ip_prefixes(self) -> IpPrefixes:
+        """How much of the client IP is compared where no rule says otherwise."""
+        return IpPrefixes(v4=self.ip_prefix_v4, v6=self.ip_prefix_v6)
+
+    @property
+    def route_table(self) -> RouteTable:
+        """The rules, ready to be asked."""
+        return RouteTable(self.routes, ip_prefixes=self.ip_prefixes)
 
     @property
     def negative_ttl_ns(self) -> int:
@@ -133,6 +139,8 @@ class SidecarConfig:
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "max_staleness_seconds": (0.05, 60),
+    "ip_prefix_v4": (1, 32),
+    "ip_prefix_v6": (1, 128),
     "ping_interval_seconds": (0, 30),
     "cache_max_entries": (1, 10_000_000),
     "cache_max_bytes": (64 * 1024, 64 * 1024**3),
@@ -147,9 +155,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "relay_default_timeout_seconds": (0.1, 600),
     "drain_seconds": (0, 600),
 }
-_MAX_GRANTS: Final = 64
-_MAX_ROUTE_BYTES: Final = 128
-_MAX_GRANTED_SECONDS: Final = 300
+_MAX_FILE_BYTES: Final = 256 * 1024
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "default_mode": tuple(_MODES),
     # As `trust_core.logs` has them, which is not imported here: it loads structlog, and `cli` has to say first what
@@ -158,7 +164,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "log_format": ("auto", "json", "console"),
 }
 _DEFAULTS: Final = {f.name: f.default for f in fields(SidecarConfig)}
-_SETTABLE: Final = tuple(name for name in _DEFAULTS if name != "bridge_secret")
+_SETTABLE: Final = tuple(name for name in _DEFAULTS if name not in ("bridge_secret", "routes"))
 
 
 def load(config_file: Path | None, environment: Mapping[str, str]) -> SidecarConfig:
@@ -168,37 +174,67 @@ def load(config_file: Path | None, environment: Mapping[str, str]) -> SidecarCon
     if config_file is not None:
         values |= _from_file(config_file, problems)
     values |= _from_environment(environment, problems)
-    if problems:
-        raise ConfigError(_report(problems))
-    config = SidecarConfig(**values)
-    problems += _out_of_range(config)
+    config = _checked(values, problems)
     problems += _inconsistent(config)
     if problems:
-        raise ConfigError(_report(problems))
+        raise ConfigError(*problems)
     return config
 
 
-def _report(problems: list[str]) -> str:
-    return "the settings cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems)
+def load_file(config_file: Path) -> SidecarConfig:
+    """Read and check a file alone, without what only the environment can say, such as the secret.
+
+    Raises `ConfigError`.
+    """
+    problems: list[str] = []
+    return _checked(_from_file(config_file, problems), problems)
+
+
+def _checked(values: dict[str, Any], problems: list[str]) -> SidecarConfig:
+    if problems:
+        raise ConfigError(*problems)
+    config = SidecarConfig(**values)
+    problems += _out_of_range(config)
+    if config.default_mode != "standard" and any(
+        rule.serve_beyond_lease_ns and rule.mode is None for rule in config.routes
+    ):
+        problems.append('default_mode: a rule with serve_beyond_lease_seconds needs mode = "standard" then')
+    if problems:
+        raise ConfigError(*problems)
+    return config
 
 
 def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        content, _ = small_file.read(path, most_bytes=_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            problems.append(f"{path}: has more than {_MAX_FILE_BYTES} bytes")
+            return {}
+        text = content.decode()
+        table = parse_toml(text)
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
         return {}
-    except ValueError:  # its text quotes the file, and the file may hold anything
-        problems.append(f"{path}: not a TOML file in UTF-8")
+    except UnicodeDecodeError:  # its text quotes the file, and the file may hold anything
+        problems.append(f"{path}: not UTF-8")
+        return {}
+    except ValueError as error:
+        problems.append(f"{path}: {error}")
         return {}
     values: dict[str, Any] = {}
+    routes = table.pop("routes", None)
     for key, value in table.items():
         if key in ("bridge_secret", "secret"):
             problems.append(f"{key}: does not belong in this file; use bridge_secret_file or {SECRET_VARIABLE}")
         elif key not in _SETTABLE:
-            problems.append(f"{key}: no such setting; known are {', '.join(_SETTABLE)}")
+            problems.append(f"{key}: no such setting; known are {', '.join(_SETTABLE)}, routes")
         else:
             _take(key, value, values, problems, _typed)
+    if routes is not None:
+        prefixes = IpPrefixes(
+            v4=values.get("ip_prefix_v4", DEFAULT_PREFIXES.v4), v6=values.get("ip_prefix_v6", DEFAULT_PREFIXES.v6)
+        )
+        values["routes"] = rules_of(routes, text, ip_prefixes=prefixes, problems=problems)
     return values
 
 
@@ -206,7 +242,7 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> di
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         key = variable.removeprefix(PREFIX).lower()
-        if not variable.startswith(PREFIX) or _INJECTED.fullmatch(variable):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or _INJECTED.fullmatch(variable):
             continue
         if variable == SECRET_VARIABLE:
             values["bridge_secret"] = text
@@ -234,11 +270,6 @@ def _kind(default: object) -> str:
         return "a whole number"
     if isinstance(default, float):
         return "a number of seconds"
-    if isinstance(default, RouteGrants):
-        return (
-            f"at most {_MAX_GRANTS} routes with seconds, like catalogue=30,search=10 or as a table of the file; each "
-            f"name once, with 1 to {_MAX_ROUTE_BYTES} bytes; more than 0 and at most {_MAX_GRANTED_SECONDS} seconds"
-        )
     if isinstance(default, tuple):
         return "a list of names like SessionService/Login or SessionService/*"
     return "a text"
@@ -248,10 +279,6 @@ def _typed(value: object, default: object) -> Any:
     """Check a value of TOML against the type of the default."""
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(default, RouteGrants):
-        if not isinstance(value, dict):
-            raise TypeError
-        return RouteGrants((route, _typed(seconds, 0.0)) for route, seconds in value.items())
     if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value)
     wanted = str if default is None or default is MISSING else type(default)
@@ -269,9 +296,6 @@ def _parsed(value: object, default: object) -> Any:
         return int(text)
     if isinstance(default, float):
         return float(text)
-    if isinstance(default, RouteGrants):
-        pairs = [pair.rpartition("=") for pair in text.split(",") if pair.strip()]
-        return RouteGrants((route.strip(), float(seconds)) for route, _, seconds in pairs)
     if isinstance(default, tuple):
         return tuple(name.strip() for name in text.split(",") if name.strip())
     return text
@@ -294,23 +318,12 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
         problems.append(f"relay: must be {_kind(())}")
     if config.metrics_listen and not _is_listen_address(config.metrics_listen):
         problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
-    if not _acceptable(config.serve_beyond_lease):
-        problems.append(f"serve_beyond_lease: must be {_kind(_NO_GRANTS)}")
     return problems
 
 
 def _is_listen_address(listen: str) -> bool:
     host, _, port = listen.rpartition(":")
     return bool(host) and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
-
-
-def _acceptable(grants: RouteGrants) -> bool:
-    routes = [route for route, _ in grants]
-    return (
-        len(routes) == len(set(routes)) <= _MAX_GRANTS
-        and all(1 <= len(route.encode(errors="replace")) <= _MAX_ROUTE_BYTES for route in routes)
-        and all(0 < seconds <= _MAX_GRANTED_SECONDS for _, seconds in grants)
-    )
 
 
 def _inconsistent(config: SidecarConfig) -> list[str]:

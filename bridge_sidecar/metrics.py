@@ -76,7 +76,7 @@ class SidecarCollector(Collector):
         yield _counter("misses", "Questions that needed Flowless.", counters.misses)
         yield _counter("malformed", "Malformed ids refused.", counters.malformed)
         yield _counter("unavailable", "Questions that ended UNAVAILABLE.", counters.unavailable)
-        text = "Answers after the lease had run out, where serve_beyond_lease allows it."
+        text = "Answers after the lease had run out, where a rule allows it."
         yield _counter("answers_beyond_lease", text, counters.beyond_lease)
         yield _counter("upstream_calls", "Calls of Flowless to validate a session.", counters.upstream_calls)
         yield _counter("prewarmed_sessions", "Sessions cached before the first question.", counters.prewarmed)

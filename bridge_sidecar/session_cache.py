@@ -28,6 +28,9 @@ from trust_core.modes import Binding, DenialReason
 ENTRY_OVERHEAD_BYTES: Final = 1_300
 """What an entry weighs beside its payload: key, binding, four tables' slots. Measured, CPython 3.11."""
 
+_ROLE_OVERHEAD_BYTES: Final = 160
+"""What a role weighs beside its letters: a text, and its share of the set."""
+
 _HELD_DENIALS: Final = frozenset((DenialReason.UNKNOWN, DenialReason.EXPIRED, DenialReason.REVOKED))
 """Denials that may be remembered. Idle expiry may still be slid by a report that is under way, and a disabled user
 may be enabled: those are asked again each time."""
@@ -50,13 +53,16 @@ class Revocation:
 class Entry:
     """An active session. Times are of this process' own clock; only `idle_expires_at_ns` ever changes.
 
-    `payload` is opaque to the cache. `filled_at_ns` is when the question was *sent* upstream, and both deadlines
-    are counted from it, so time spent on the network only ever makes an entry older.
+    `payload` is opaque to the cache. `filled_at_ns` is when the question was *sent* upstream. Both deadlines, and
+    backwards the last proof of who the user is, are counted from it, so time spent on the network only ever makes
+    an entry older.
     """
 
     payload: bytes
     user_id: str
     binding: Binding
+    roles: frozenset[str]
+    authenticated_at_ns: int
     revision: int
     absolute_expires_at_ns: int
     idle_expires_at_ns: int
@@ -129,7 +135,7 @@ class _IndexedLRU(LRUCache[bytes, Entry]):
 
 def weight(entry: Entry) -> int:
     """Bytes that an entry counts for."""
-    return ENTRY_OVERHEAD_BYTES + len(entry.payload)
+    return ENTRY_OVERHEAD_BYTES + len(entry.payload) + sum(_ROLE_OVERHEAD_BYTES + len(role) for role in entry.roles)
 
 
 class SessionCache:

@@ -11,16 +11,18 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.revocation_watch import WatchState
+from bridge_sidecar.routes import MAX_PATH_BYTES, Routes, Rule, effective_mode
 from bridge_sidecar.session_cache import SessionCache
 from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
-from bridge_sidecar.validator import Counters, Question, Verdict
+from bridge_sidecar.validator import Counters, Question, Tier, Verdict
 from bridge_sidecar.watch_protocol import WatchFigures
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
 from trust_core.grpc_health import Health
-from trust_core.modes import DENIAL_TEXT, RequestContext, ValidationMode
+from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
 from trust_core.unix_socket import UnixSocket
 from trust_core.version import __version__
 from trustlayer.v1 import types_pb2, validator_pb2
@@ -31,8 +33,9 @@ _MAX_IP_CHARS: Final = 45
 _MAX_DEVICE_BYTES: Final = 512
 _MAX_USER_AGENT_BYTES: Final = 1_024
 _MAX_ROUTE_BYTES: Final = 128
+_MAX_METHOD_CHARS: Final = 32
 _DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
-_MODES: Final = {int(mode): mode for mode in ValidationMode}
+_MODES: Final[dict[int, ValidationMode | None]] = {0: None, **{int(mode): mode for mode in ValidationMode}}
 _MALFORMED_AT_ONCE: Final = 128
 _MAX_CALLS: Final = 10_000
 """Calls in flight over all connections; more are RESOURCE_EXHAUSTED. Bounds who may wait for shared misses."""
@@ -77,9 +80,14 @@ class ValidatorHandlers:
         lease: Lease,
         watch: WatchStatus,
         clock: Clock,
+        routes: Routes,
+        mismatches: MismatchReporter,
         default_mode: ValidationMode,
         max_staleness_ns: int,
     ) -> None:
+        self._routes = routes
+        self._mismatches = mismatches
+        self._default_mode = default_mode
         self._answerer = answerer
         self._cache = cache
         self._lease = lease
@@ -87,7 +95,6 @@ class ValidatorHandlers:
         self._clock = clock
         self._max_staleness_ns = max_staleness_ns
         self._started_at_ns = clock.elapsed_ns()
-        self._modes = {0: default_mode, **_MODES}
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the service. `validate` serializes for itself; see the module."""
@@ -107,19 +114,36 @@ class ValidatorHandlers:
 
     async def validate(self, request: validator_pb2.ValidateRequest, _context: grpc_edge.Context) -> bytes:
         """See ValidatorService.Validate."""
-        return serialize(await self._answerer.validate(self._question(request)))
+        question = self._question(request)
+        return _NOT_COVERED if question is None else serialize(await self._answerer.validate(question))
 
-    def _question(self, request: validator_pb2.ValidateRequest) -> Question:
-        sent, mode = request.context, self._modes.get(request.mode)
+    def _question(self, request: validator_pb2.ValidateRequest) -> Question | None:
+        """Read a request; `None` when no rule covers it."""
+        sent, mode = request.context, request.mode
         context = RequestContext(sent.client_ip, sent.device_fingerprint, sent.user_agent)
-        route = request.route
-        if mode is None or request.min_revision < 0 or _too_long(context) or _exceeds(route, _MAX_ROUTE_BYTES):
-            raise invalid(*_violations(request, context, mode_known=mode is not None))
+        if mode not in _MODES or request.min_revision < 0 or _too_long(context) or not _names_one_route(request):
+            raise invalid(*_violations(request, context))
+        rule = self._rule(request)
+        if rule is None:
+            return None
         # Longer texts cannot be session ids; a short one stands for them, so nobody digests a megabyte.
         session_id = request.session_id if len(request.session_id) <= _MALFORMED_AT_ONCE else ""
         return Question(
-            session_id=session_id, mode=mode, context=context, min_revision=request.min_revision, route=route
+            session_id=session_id,
+            mode=effective_mode(rule, _MODES[mode], self._default_mode),
+            context=context,
+            min_revision=request.min_revision,
+            rule=rule,
         )
+
+    def _rule(self, request: validator_pb2.ValidateRequest) -> Rule | None:
+        table = self._routes.table
+        if request.route:
+            return table.by_name(request.route)
+        if request.path or request.http_method:
+            match = table.by_request(request.http_method, request.path)
+            return None if match is None else match.rule
+        return table.unnamed
 
     async def get_status(
         self, _request: validator_pb2.GetStatusRequest, _context: grpc_edge.Context
@@ -145,6 +169,10 @@ class ValidatorHandlers:
             upstream_calls=counters.upstream_calls,
             prewarmed_sessions=counters.prewarmed,
             answers_beyond_lease=counters.beyond_lease,
+            rules=len(self._routes.table.rules),
+            rule_problems=self._routes.problems,
+            mismatches_reported=self._mismatches.reported,
+            mismatches_not_reported=self._mismatches.not_reported,
             uptime=_duration(now_ns - self._started_at_ns),
             version=__version__,
         )
@@ -162,11 +190,21 @@ def _exceeds(text: str, most: int) -> bool:
     return len(text) * 4 > most and len(text.encode()) > most
 
 
-def _violations(
-    request: validator_pb2.ValidateRequest, context: RequestContext, *, mode_known: bool
-) -> list[Violation]:
+def _names_one_route(request: validator_pb2.ValidateRequest) -> bool:
+    """Whether the route is told in at most one way, and in bounds."""
+    if not (request.path or request.http_method):
+        return not _exceeds(request.route, _MAX_ROUTE_BYTES)
+    return (
+        not request.route
+        and bool(request.path and request.http_method)
+        and len(request.http_method) <= _MAX_METHOD_CHARS
+        and not _exceeds(request.path, MAX_PATH_BYTES)
+    )
+
+
+def _violations(request: validator_pb2.ValidateRequest, context: RequestContext) -> list[Violation]:
     found: list[Violation] = []
-    if not mode_known:
+    if request.mode not in _MODES:
         found.append(Violation("mode", "must be a ValidationMode that this version knows, or unspecified"))
     if request.min_revision < 0:
         found.append(Violation("min_revision", "must be 0 or a revision of the log"))
@@ -178,6 +216,14 @@ def _violations(
         found.append(Violation("context.user_agent", f"must have at most {_MAX_USER_AGENT_BYTES} bytes"))
     if _exceeds(request.route, _MAX_ROUTE_BYTES):
         found.append(Violation("route", f"must have at most {_MAX_ROUTE_BYTES} bytes"))
+    elif not _names_one_route(request):
+        found.append(
+            Violation(
+                "path",
+                f"must come with http_method (at most {_MAX_METHOD_CHARS} characters), without route, "
+                f"and with at most {MAX_PATH_BYTES} bytes",
+            )
+        )
     return found
 
 
@@ -195,6 +241,9 @@ def serialize(verdict: Verdict) -> bytes:
         response.denial.reason = types_pb2.DenialReason.ValueType(verdict.denial)
         response.denial.message = _DENIALS.get(verdict.denial, "the session is not active")
     return verdict.payload + response.SerializeToString()
+
+
+_NOT_COVERED: Final = serialize(Verdict(b"", DenialReason.ROUTE_NOT_COVERED, Tier.NONE, 0, 0))
 
 
 def _duration(nanoseconds: int) -> Duration:

@@ -19,12 +19,13 @@ from google.protobuf.message import Message
 from bridge_sidecar.activity import SessionIdle, SessionUse
 from bridge_sidecar.bridge_secret import SecretSource
 from bridge_sidecar.prewarm import PrewarmedSession
+from bridge_sidecar.routes import Rule
 from bridge_sidecar.validator import ActiveSession, UpstreamAnswer
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError
-from trust_core.modes import Binding
-from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, validator_pb2
+from trust_core.modes import Binding, RequestContext, ValidationMode
+from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, types_pb2, validator_pb2
 
 WatchCall = grpc.aio.StreamStreamCall[bridge_pb2.WatchRevocationsRequest, bridge_pb2.WatchRevocationsResponse]
 Metadata = tuple[tuple[str, str], ...]
@@ -58,10 +59,12 @@ _KEPT: Final = {
 }
 _NOT_FLOWLESS: Final = "what answers at the configured address is not a Flowless that validates sessions"
 _NOT_ACCEPTED: Final = (
-    "Flowless does not accept what this sidecar asks for: max_staleness_seconds with the longest serve_beyond_lease "
+    "Flowless does not accept what this sidecar asks for: max_staleness_seconds with the longest "
+    "serve_beyond_lease_seconds "
     "must not exceed Flowless' watch_staleness_max_seconds"
 )
 _REPORT_TIMEOUT_SECONDS: Final = 5.0
+_LONG_AGO_NS: Final = 2**62
 _PAUSES_SECONDS: Final = (0.005, 0.05)
 """Before asking another replica."""
 
@@ -170,6 +173,30 @@ class Upstream:
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    async def report_mismatch(
+        self, session_id: str, *, mode: ValidationMode, context: RequestContext, rule: Rule, timeout_seconds: float
+    ) -> int:
+        """See `mismatches.MismatchReceiver`."""
+        request = bridge_pb2.ReportMismatchRequest(
+            session_id=session_id,
+            mode=types_pb2.ValidationMode.ValueType(mode),
+            context=types_pb2.RequestContext(
+                client_ip=context.client_ip,
+                device_fingerprint=context.device_fingerprint,
+                user_agent=context.user_agent,
+            ),
+            ipv4_prefix=rule.ip_prefixes.v4,
+            ipv6_prefix=rule.ip_prefixes.v6,
+        )
+        try:
+            response = await self._bridge.ReportMismatch(
+                request, timeout=timeout_seconds, metadata=self._credential()
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self.explain(error) from None
+        response = _understood(response)
+        return response.revision if response.revoked else 0
+
     async def report_activity(self, uses: Sequence[SessionUse]) -> Sequence[SessionIdle]:
         """See `activity.ActivityReceiver`."""
         request = bridge_pb2.ReportActivityRequest(
@@ -272,6 +299,10 @@ def _active(message: bridge_pb2.CacheableSession) -> ActiveSession | None:
             key=binding.key,
             device_fingerprint=binding.device_fingerprint,
             user_agent=binding.user_agent,
+        ),
+        roles=frozenset(message.session.user.roles),
+        authentication_age_ns=(
+            _ns(message.authentication_age) if message.HasField("authentication_age") else _LONG_AGO_NS
         ),
         absolute_remaining_ns=_ns(message.absolute_remaining),
         idle_remaining_ns=_ns(message.idle_remaining),

@@ -6,7 +6,9 @@ The order of a question:
 2. The cache, if the lease is held and the log is applied as far as this caller needs. Between lookup and answer
    there is no await, no lock and no log line, so a hit never waits for a miss.
 3. Flowless. Equal misses share one call ("flight"). Whatever cannot be known is an error, never a denial.
-4. Beyond the lease, only where the operator granted it: see `_beyond_lease`. Off by default.
+4. Beyond the lease, only where the rule of the route grants it: see `_beyond_lease`. Off by default.
+
+What a session that is active must satisfy beside that (mode, roles, age of the proof) is the rule's: see `_refusal`.
 
 Why sharing a call keeps the guarantee. A flight's answer may be older than a request that joined it, but not by
 more than `upstream_timeout`, which the configuration keeps at or below `max_staleness`: a session that was revoked
@@ -24,23 +26,22 @@ up; it is cancelled when the last one has gone.
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
+from bridge_sidecar.routes import OnMismatch, Rule
 from bridge_sidecar.session_cache import Entry, SessionCache
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Code, Reason, TrustError
 from trust_core.identifiers import session_digest
-from trust_core.modes import Binding, DenialReason, RequestContext, ValidationMode, check
+from trust_core.modes import MISMATCHES, Binding, DenialReason, RequestContext, ValidationMode, check
 
 _RE_ASKS: Final = 2
 _NEVER: Final = -(2**63)
 _FLOWLESS_SAID: Final = frozenset((Reason.UPSTREAM_REFUSED_BRIDGE, Reason.REVISION_NOT_REACHED))
-_NO_GRANTS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Tier(IntEnum):
@@ -54,13 +55,16 @@ class Tier(IntEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """One request of the app. `min_revision` 0 takes any state within the guarantee; `route` is empty for none."""
+    """One request of the app. `min_revision` 0 takes any state within the guarantee.
+
+    `mode` is the one that holds, after the rule has had its say (`routes.effective_mode`).
+    """
 
     session_id: str
     mode: ValidationMode
     context: RequestContext
+    rule: Rule
     min_revision: int = 0
-    route: str = ""
 
 
 class Verdict(NamedTuple):
@@ -84,6 +88,8 @@ class ActiveSession:
     payload: bytes
     user_id: str
     binding: Binding
+    roles: frozenset[str]
+    authentication_age_ns: int
     absolute_remaining_ns: int
     idle_remaining_ns: int
 
@@ -170,9 +176,8 @@ class Validator:
         activity: ActivitySink,
         clock: Clock,
         limits: MissLimits,
-        beyond_lease_ns: Mapping[str, int] = _NO_GRANTS,
+        mismatches: MismatchReporter,
     ) -> None:
-        """`beyond_lease_ns`: for how long after the lease ran out each named route may be served from the cache."""
         self._cache = cache
         self._lease = lease
         self._source = source
@@ -185,7 +190,7 @@ class Validator:
         self._flying: set[asyncio.Task[_Landed]] = set()
         self._observed_log = ""
         self._observed_revision = 0
-        self._grants_ns = beyond_lease_ns
+        self._mismatches = mismatches
         # When the last question to upstream failed, unless one succeeded since. Touched by the event loop only, as
         # everything here; it only decides whether a granted route waits before it is served beyond the lease.
         self._failed_at_ns = _NEVER
@@ -214,7 +219,21 @@ class Validator:
         return max(min_revision, self._observed_revision)
 
     async def validate(self, question: Question) -> Verdict:
-        """Answer the question. Raises `TrustError` (UNAVAILABLE) when the answer cannot be known."""
+        """Answer the question. Raises `TrustError` (UNAVAILABLE) when the answer cannot be known.
+
+        Where the rule says so, a request from somewhere else than the login is answered only after Flowless was told
+        of it, or could not be.
+        """
+        verdict = await self._answer(question)
+        if verdict.denial in MISMATCHES and question.rule.on_mismatch is OnMismatch.REVOKE:
+            log_id = self._cache.log_id
+            revision = await self._mismatches.report(
+                question.session_id, question.mode, question.context, question.rule
+            )
+            self.observe_revision(revision, log_id=log_id)
+        return verdict
+
+    async def _answer(self, question: Question) -> Verdict:
         digest = session_digest(question.session_id)
         if digest is None:
             self.counters.malformed += 1
@@ -224,7 +243,7 @@ class Validator:
             self.counters.hits += 1
             return verdict
         self.counters.misses += 1
-        grant_ns = self._grants_ns.get(question.route, 0) if question.mode is ValidationMode.STANDARD else 0
+        grant_ns = question.rule.serve_beyond_lease_ns if question.mode is ValidationMode.STANDARD else 0
         if grant_ns and self._clock.elapsed_ns() - self._failed_at_ns < self._max_age_ns:
             verdict = self._beyond_lease(digest, question, grant_ns)
             if verdict is not None:
@@ -260,7 +279,7 @@ class Validator:
             return None
         self.counters.beyond_lease += 1
         revision, age_ns = max(applied, entry.revision), now_ns - entry.filled_at_ns
-        refusal = check(question.mode, entry.binding, question.context)
+        refusal = _refusal(question, entry.binding, entry.roles, now_ns - entry.authenticated_at_ns)
         if refusal is not None:
             return Verdict(b"", refusal, Tier.LRU, revision, age_ns, ago_ns)
         self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=entry.idle_expires_at_ns)
@@ -277,7 +296,7 @@ class Validator:
             return None if held is None else Verdict(b"", held.reason, Tier.LRU, applied, now_ns - held.learnt_at_ns)
         revision = max(applied, entry.revision)
         age_ns = now_ns - entry.filled_at_ns
-        refusal = check(question.mode, entry.binding, question.context)
+        refusal = _refusal(question, entry.binding, entry.roles, now_ns - entry.authenticated_at_ns)
         if refusal is not None:
             return Verdict(b"", refusal, Tier.LRU, revision, age_ns)
         self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=entry.idle_expires_at_ns)
@@ -293,7 +312,7 @@ class Validator:
         # Timers stand still while the machine sleeps, our clock does not: what woke up with us is not trusted.
         if age_ns > self._max_age_ns or age_ns >= min(active.absolute_remaining_ns, active.idle_remaining_ns):
             raise TrustError(Reason.UPSTREAM_UNAVAILABLE, "the answer came too late to be trusted; ask again")
-        refusal = check(question.mode, active.binding, question.context)
+        refusal = _refusal(question, active.binding, active.roles, age_ns + active.authentication_age_ns)
         if refusal is not None:
             return Verdict(b"", refusal, answer.tier, answer.revision, age_ns)
         self._activity.record(digest, now_ns=now_ns, idle_expires_at_ns=sent_at_ns + active.idle_remaining_ns)
@@ -417,12 +436,24 @@ class Validator:
         await asyncio.gather(*flying, return_exceptions=True)
 
 
+def _refusal(
+    question: Question, binding: Binding, roles: frozenset[str], authentication_age_ns: int
+) -> DenialReason | None:
+    """Say why a session that is active is not good for this request; `None` lets it pass."""
+    rule = question.rule
+    return check(question.mode, binding, question.context, rule.ip_prefixes) or rule.refusal(
+        roles=roles, authentication_age_ns=authentication_age_ns
+    )
+
+
 def entry_of(active: ActiveSession, *, revision: int, sent_at_ns: int) -> Entry:
     """Make what the cache keeps of a session, with deadlines counted from when the question was sent."""
     return Entry(
         payload=active.payload,
         user_id=active.user_id,
         binding=active.binding,
+        roles=active.roles,
+        authenticated_at_ns=sent_at_ns - active.authentication_age_ns,
         revision=revision,
         absolute_expires_at_ns=sent_at_ns + active.absolute_remaining_ns,
         idle_expires_at_ns=sent_at_ns + active.idle_remaining_ns,

@@ -79,6 +79,7 @@ from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
 from trust_core.metrics_server import MetricsServer
+from trust_core.modes import IpPrefixes
 from trust_core.version import __version__
 
 
@@ -220,6 +221,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             reads=tiers,
             limits=limits,
             activity_interval=timedelta(seconds=settings.activity_interval_seconds),
+            ip_prefixes=IpPrefixes(v4=settings.ip_prefix_v4, v6=settings.ip_prefix_v6),
             clock=clock,
             random=os.urandom,
         )

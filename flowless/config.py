@@ -23,6 +23,7 @@ from flowless.domain.links import is_loopback, link_problem
 from flowless.domain.passwords import DEFAULT_MINIMUM, LOWEST_MINIMUM
 from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.trust_tokens import BUILT_IN, EMAIL_CHANGE_NOTICE, EMAIL_CHANGED, PURPOSE
+from trust_core.modes import DEFAULT_PREFIXES
 
 
 class ConfigError(Exception):
@@ -68,6 +69,18 @@ class Settings(BaseSettings):
     )
     session_max_per_user: int = Field(
         100, ge=1, le=10_000, description="live sessions of one user; a login over it ends the oldest (ASVS 7.1.2)"
+    )
+    ip_prefix_v4: int = Field(
+        DEFAULT_PREFIXES.v4,
+        ge=1,
+        le=32,
+        description="leading bits of an IPv4 client IP that must be those of the login",
+    )
+    ip_prefix_v6: int = Field(
+        DEFAULT_PREFIXES.v6,
+        ge=1,
+        le=128,
+        description="and of an IPv6 one; for validations that Flowless judges itself",
     )
     activity_interval_seconds: int = Field(60, ge=1, le=3_600, description="last use is written at most this often")
 

@@ -32,6 +32,9 @@ class DenialReason(IntEnum):
     IP_MISMATCH = 9
     DEVICE_MISMATCH = 10
     USER_AGENT_MISMATCH = 11
+    ROLE_MISSING = 12
+    AUTHENTICATION_TOO_OLD = 13
+    ROUTE_NOT_COVERED = 14
 
 
 DENIAL_TEXT: dict[DenialReason, str] = {
@@ -46,8 +49,16 @@ DENIAL_TEXT: dict[DenialReason, str] = {
     DenialReason.IP_MISMATCH: "the client IP is not the one bound at login",
     DenialReason.DEVICE_MISMATCH: "the device fingerprint is not the one bound at login",
     DenialReason.USER_AGENT_MISMATCH: "the user agent is not the one bound at login",
+    DenialReason.ROLE_MISSING: "the user does not have the roles that the route asks for",
+    DenialReason.AUTHENTICATION_TOO_OLD: "the user has to prove who they are again for this route",
+    DenialReason.ROUTE_NOT_COVERED: "no rule of the sidecar's configuration covers this request",
 }
 """For people; not stable."""
+
+MISMATCHES: frozenset[DenialReason] = frozenset(
+    (DenialReason.IP_MISMATCH, DenialReason.DEVICE_MISMATCH, DenialReason.USER_AGENT_MISMATCH)
+)
+"""The session id comes from somewhere else than the login did. Something missing is no sign of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,24 @@ class Binding:
     key: bytes = b""
     device_fingerprint: bytes = b""
     user_agent: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class IpPrefixes:
+    """How many leading bits of the client IP must be those bound at login; 1 to 32, and 1 to 128."""
+
+    v4: int = 32
+    v6: int = 64
+
+    @property
+    def are_valid(self) -> bool:
+        """Whether both are in their range. 0 bits would compare nothing."""
+        return 1 <= self.v4 <= 32 and 1 <= self.v6 <= 128
+
+
+DEFAULT_PREFIXES: IpPrefixes = IpPrefixes()
+"""The default: one IPv4 address, or one IPv6 network of the size of a link (RFC 4291), within which a host changes
+its address by itself (RFC 8981)."""
 
 
 def pack_ip(text: str) -> bytes | None:
@@ -123,13 +152,27 @@ def satisfiable_modes(binding: Binding) -> tuple[ValidationMode, ...]:
     return tuple(modes)
 
 
-def check(mode: ValidationMode, binding: Binding, context: RequestContext) -> DenialReason | None:
+def _in_same_network(first: bytes, second: bytes, prefixes: IpPrefixes) -> bool:
+    """Whether two packed addresses share their leading bits. An IPv4 and an IPv6 address never do."""
+    if first == second:
+        return True
+    bits = 8 * len(first)
+    if len(first) != len(second) or not prefixes.are_valid:
+        return False
+    ignored = bits - (prefixes.v4 if bits == 32 else prefixes.v6)
+    return int.from_bytes(first, "big") >> ignored == int.from_bytes(second, "big") >> ignored
+
+
+def check(
+    mode: ValidationMode, binding: Binding, context: RequestContext, prefixes: IpPrefixes = DEFAULT_PREFIXES
+) -> DenialReason | None:
     """Compare a request's context with the session's binding, as far as the mode asks; `None` lets it pass."""
     if not context.client_ip:
         return DenialReason.CONTEXT_MISSING
     if not binding.client_ip:
         return DenialReason.CONTEXT_NOT_BOUND
-    if pack_ip(context.client_ip) != binding.client_ip:
+    sent = pack_ip(context.client_ip)
+    if sent is None or not _in_same_network(sent, binding.client_ip, prefixes):
         return DenialReason.IP_MISMATCH
     if mode >= ValidationMode.ADVANCED:
         reason = _check_keyed(

@@ -43,6 +43,7 @@ class Action(StrEnum):
     SESSION_REVOKE = "session.revoke"
     SESSION_REVOKE_ALL = "session.revoke_all"
     SESSION_EVICT = "session.evict"
+    SESSION_MISMATCH = "session.mismatch"
     ATTEMPTS_LIMITED = "attempts.limited"
     TOKEN_ISSUE = "trust_token.issue"
     TOKEN_CONSUME = "trust_token.consume"

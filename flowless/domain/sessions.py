@@ -69,6 +69,8 @@ class ActiveSession:
     user: User
     absolute_remaining: timedelta
     idle_remaining: timedelta
+    authentication_age: timedelta
+    """Since the user last proved who they are."""
 
     @property
     def rotation_due(self) -> bool:
@@ -104,5 +106,9 @@ def judge(read: SessionRead, *, now: datetime, limits: SessionLimits) -> ActiveS
     if idle_remaining <= timedelta(0):
         return DenialReason.IDLE
     return ActiveSession(
-        session=session, user=user, absolute_remaining=absolute_remaining, idle_remaining=idle_remaining
+        session=session,
+        user=user,
+        absolute_remaining=absolute_remaining,
+        idle_remaining=idle_remaining,
+        authentication_age=max(now - session.authenticated_at, timedelta(0)),
     )

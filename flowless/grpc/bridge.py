@@ -8,7 +8,7 @@ from typing import Final
 from flowless.domain.fields import Fields
 from flowless.domain.sessions import ActiveSession, SessionActivity
 from flowless.grpc import convert
-from flowless.grpc.authorization import caller
+from flowless.grpc.authorization import actor, caller
 from flowless.grpc.watch import WatchStream
 from flowless.ports.stores import RevocationLog
 from flowless.services.barriers import Barriers
@@ -75,6 +75,18 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         malformed = answer.result is DenialReason.MALFORMED
         freshness = types_pb2.Freshness(tier=types_pb2.TIER_NONE if malformed else tier, revision=answer.revision)
         return pb.ValidateSessionResponse(active=active, denial=denial, freshness=freshness)
+
+    async def ReportMismatch(self, request: pb.ReportMismatchRequest, context: Context) -> pb.ReportMismatchResponse:
+        """See the proto."""
+        report = await self._sessions.report_mismatch(
+            request.session_id,
+            mode=convert.mode(request.mode),
+            context=convert.context(request.context),
+            prefixes=(request.ipv4_prefix, request.ipv6_prefix),
+            by=actor(context, client_ip=request.context.client_ip),
+        )
+        denial = None if report.denial is None else convert.denial(report.denial)
+        return pb.ReportMismatchResponse(denial=denial, revoked=report.revoked, revision=report.revision)
 
     async def WatchRevocations(
         self, request_iterator: AsyncIterator[pb.WatchRevocationsRequest], context: Context

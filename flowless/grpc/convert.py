@@ -167,6 +167,7 @@ def cacheable(active: ActiveSession, *, with_binding: bool) -> bridge_pb2.Cachea
         else None,
         absolute_remaining=duration(active.absolute_remaining),
         idle_remaining=duration(active.idle_remaining),
+        authentication_age=duration(active.authentication_age),
     )
 
 

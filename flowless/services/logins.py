@@ -1,6 +1,7 @@
 """How a session begins, and how its user proves again who they are."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from flowless.domain.attempts import AttemptKind
@@ -77,6 +78,7 @@ class SessionFactory:
                 user=user,
                 absolute_remaining=self._limits.absolute,
                 idle_remaining=min(self._limits.idle, self._limits.absolute),
+                authentication_age=timedelta(0),
             ),
             revision=session.id_revision,
         )

@@ -23,7 +23,7 @@ from trust_core.identifiers import (
     new_session_id,
     session_digest,
 )
-from trust_core.modes import DenialReason, RequestContext, ValidationMode
+from trust_core.modes import DEFAULT_PREFIXES, DenialReason, IpPrefixes, RequestContext, ValidationMode
 
 MAX_ACTIVITIES: Final = 1000
 MAX_RECENTLY_USED: Final = 10_000
@@ -50,6 +50,15 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MismatchReport:
+    """What came of a report that a session is used from somewhere else; `denial` `None`: it is not."""
+
+    denial: DenialReason | None
+    revoked: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPage:
     """One page of sessions; `next_before` is absent at the end."""
 
@@ -69,7 +78,9 @@ class Sessions:
         activity_interval: timedelta,
         clock: Clock,
         random: RandomBytes,
+        ip_prefixes: IpPrefixes = DEFAULT_PREFIXES,
     ) -> None:
+        self._ip_prefixes = ip_prefixes
         self._store = store
         self._reads = reads
         self._limits = limits
@@ -112,10 +123,46 @@ class Sessions:
             )
         result = judge(read, now=self._clock.now(), limits=self._limits)
         if isinstance(result, ActiveSession) and mode is not None:
-            reason = modes.check(mode, result.session.binding, context)
+            reason = modes.check(mode, result.session.binding, context, self._ip_prefixes)
             if reason is not None:
                 result = reason
         return Validation(result=result, revision=read.revision, from_tier=found.from_tier)
+
+    async def report_mismatch(
+        self,
+        session_id: str,
+        *,
+        mode: ValidationMode | None,
+        context: RequestContext,
+        prefixes: tuple[int, int] = (0, 0),
+        by: Actor,
+    ) -> MismatchReport:
+        """Revoke a session that is used from somewhere else than it was made; idempotent.
+
+        `prefixes` are of IPv4 and of IPv6, 0 for our own. The bridge's word is not enough: the context is compared
+        here, with what the database holds. A bridge that makes contexts up can end the sessions whose ids it knows,
+        which by logging them out it can anyway. Errors: INVALID_FIELD.
+        """
+        fields = Fields()
+        check_context(context, fields)
+        if mode is None:
+            fields.add("mode", "required")
+        compared = IpPrefixes(v4=prefixes[0] or self._ip_prefixes.v4, v6=prefixes[1] or self._ip_prefixes.v6)
+        if not compared.are_valid:
+            fields.add("ipv4_prefix", "0 to 32, and ipv6_prefix 0 to 128")
+        fields.refuse()
+        key = checked_session_id(session_id)
+        read, now = await self._store.read(key), self._clock.now()
+        judged = judge(read, now=now, limits=self._limits)
+        if not isinstance(judged, ActiveSession) or mode is None:
+            denial = judged if isinstance(judged, DenialReason) else None
+            return MismatchReport(denial=denial, revoked=False, revision=read.revision)
+        denial = modes.check(mode, judged.session.binding, context, compared)
+        if denial not in modes.MISMATCHES:
+            return MismatchReport(denial=denial, revoked=False, revision=read.revision)
+        event = by.event(Action.SESSION_MISMATCH, now=now, reason=denial.name, mode=mode.name)
+        revision = await self._store.revoke(key, now=now, event=event)
+        return MismatchReport(denial=denial, revoked=True, revision=revision)
 
     async def log_out(self, session_id: str, *, by: Actor) -> int:
         """Revoke by session id; idempotent. Errors: INVALID_FIELD."""
@@ -157,6 +204,7 @@ class Sessions:
         session = replace(session, digest=digest(fresh), id_revision=revision)
         if authenticated is not None:
             session = replace(session, methods=authenticated, authenticated_at=now)
+            active = replace(active, authentication_age=timedelta(0))
         return NewSession(session_id=fresh, active=replace(active, session=session), revision=revision)
 
     async def list(self, user_id: str, *, page_size: int, before: tuple[datetime, str] | None) -> SessionPage:

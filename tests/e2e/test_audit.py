@@ -27,7 +27,7 @@ from tests.support.flowless import (
 from tests.support.links import NEW_PASSWORD, Links
 from tests.support.repository import ROOT
 from tools.processes import temporary_directory
-from trustlayer.v1 import admin_pb2, identity_pb2, session_pb2, trust_token_pb2
+from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, session_pb2, trust_token_pb2, types_pb2
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,16 @@ def _calls(client: Client) -> dict[str, tuple[Callable[[], object], str]]:
         "SessionService/Logout": (
             lambda: sessions.Logout(session_pb2.LogoutRequest(session_id=client.new_session().session_id)),
             "session.logout",
+        ),
+        "BridgeService/ReportMismatch": (
+            lambda: client.bridge.ReportMismatch(
+                bridge_pb2.ReportMismatchRequest(
+                    session_id=client.new_session().session_id,
+                    mode=types_pb2.VALIDATION_MODE_STANDARD,
+                    context=types_pb2.RequestContext(client_ip="198.51.100.9"),
+                )
+            ),
+            "session.mismatch",
         ),
         "SessionService/RevokeSession": (
             lambda: client.revoke(client.new_session().session.handle),

@@ -7,7 +7,7 @@ anything between two awaits.
 # ruff: noqa: N802 - the proto names the methods
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -55,7 +55,9 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self.relay_gate = asyncio.Event()
         self.relay_gate.set()
         self.activity_error: TrustError | None = None
+        self.mismatch_error: TrustError | None = None
         # The record.
+        self.mismatches: list[bridge_pb2.ReportMismatchRequest] = []
         self.validate_requests: list[bridge_pb2.ValidateSessionRequest] = []
         self.starts: list[bridge_pb2.WatchStart] = []
         self.activities: list[bridge_pb2.SessionActivity] = []
@@ -88,15 +90,32 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
             self._server = None
         self._watchers.clear()
 
+    async def ReportMismatch(
+        self, request: bridge_pb2.ReportMismatchRequest, context: Context
+    ) -> bridge_pb2.ReportMismatchResponse:
+        """Revoke on the sidecar's word, which the real one does not take."""
+        self._authenticate(context)
+        self.mismatches.append(request)
+        if self.mismatch_error is not None:
+            raise self.mismatch_error
+        return bridge_pb2.ReportMismatchResponse(revoked=True, revision=self.revoke_session(request.session_id))
+
     # What a test does to the truth.
 
     def add_session(
-        self, session_id: str, *, user_id: str = "usr_1", seconds: float = 600, idle_seconds: float = 300
+        self,
+        session_id: str,
+        *,
+        user_id: str = "usr_1",
+        seconds: float = 600,
+        idle_seconds: float = 300,
+        authenticated_seconds_ago: float = 0,
+        roles: Sequence[str] = ("r0",),
     ) -> None:
         """Make an active session, bound to `BROWSER`."""
         binding = bind(BROWSER, _KEY)
         self.sessions[session_id] = bridge_pb2.CacheableSession(
-            session=types_pb2.Session(handle=f"sh_{session_id[5:12]}", user=types_pb2.User(id=user_id, roles=["r0"])),
+            session=types_pb2.Session(handle=f"sh_{session_id[5:12]}", user=types_pb2.User(id=user_id, roles=roles)),
             binding=bridge_pb2.SessionBinding(
                 client_ip=binding.client_ip,
                 key=binding.key,
@@ -105,6 +124,7 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
             ),
             absolute_remaining=_duration(seconds),
             idle_remaining=_duration(idle_seconds),
+            authentication_age=_duration(authenticated_seconds_ago),
         )
 
     def revoke_session(self, session_id: str) -> int:

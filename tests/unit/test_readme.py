@@ -37,6 +37,7 @@ def test_the_table_of_flowless_settings_lists_every_setting_with_its_default() -
 def test_the_table_of_sidecar_settings_lists_every_setting_with_its_default() -> None:
     settings = {f"{PREFIX}{field.name.upper()}": _spelled(field.default) for field in fields(SidecarConfig)}
     settings[SECRET_VARIABLE] = settings.pop(f"{PREFIX}BRIDGE_SECRET")
+    del settings[f"{PREFIX}ROUTES"]  # of the file only
     assert _table(PREFIX) == settings
 
 

@@ -10,6 +10,7 @@ from trust_core.modes import (
     DENIAL_TEXT,
     Binding,
     DenialReason,
+    IpPrefixes,
     RequestContext,
     ValidationMode,
     bind,
@@ -29,7 +30,10 @@ IP_CASES = [
     ("::ffff:203.0.113.7", "203.0.113.7", None),
     ("2001:db8::1", "2001:0db8:0000:0000:0000:0000:0000:0001", None),
     ("203.0.113.7", "203.0.113.8", DenialReason.IP_MISMATCH),
-    ("2001:db8::1", "2001:db8::2", DenialReason.IP_MISMATCH),
+    ("2001:db8::1", "2001:db8::2", None),  # one network of 64 bits
+    ("2001:db8::1", "2001:db8:0:1::1", DenialReason.IP_MISMATCH),
+    ("2001:db8::1", "203.0.113.7", DenialReason.IP_MISMATCH),
+    ("::", "0.0.0.0", DenialReason.IP_MISMATCH),
     ("203.0.113.7", "::203.0.113.7", DenialReason.IP_MISMATCH),  # "IPv4-compatible" is another address
     ("203.0.113.7", "not an address", DenialReason.IP_MISMATCH),
     ("203.0.113.7", "203.0.113.7 ", DenialReason.IP_MISMATCH),
@@ -74,6 +78,60 @@ def test_a_mode_denies_for_the_first_part_that_it_asks_for_and_does_not_get() ->
         asked = [ip[2], device[2], agent[2]][: mode.value]
         expected = next((reason for reason in asked if reason is not None), None)
         assert check(mode, binding, context) is expected, (mode, ip, device, agent)
+
+
+PREFIX_CASES = [
+    # bits of IPv4 and IPv6, bound, sent, and whether they are one network
+    (32, 64, "203.0.113.7", "203.0.113.7", True),
+    (32, 64, "203.0.113.7", "203.0.113.6", False),
+    (31, 64, "203.0.113.7", "203.0.113.6", True),
+    (31, 64, "203.0.113.7", "203.0.113.8", False),
+    (24, 64, "203.0.113.7", "203.0.113.255", True),
+    (24, 64, "203.0.113.7", "203.0.114.0", False),
+    (24, 64, "203.0.113.7", "::ffff:203.0.113.255", True),
+    (24, 64, "::ffff:203.0.113.7", "203.0.114.0", False),
+    (1, 64, "127.255.255.255", "0.0.0.0", True),
+    (1, 64, "127.255.255.255", "128.0.0.0", False),
+    (32, 128, "2001:db8::1", "2001:db8::1", True),
+    (32, 128, "2001:db8::1", "2001:db8::2", False),
+    (32, 127, "2001:db8::2", "2001:db8::3", True),
+    (32, 65, "2001:db8::", "2001:db8:0:0:8000::", False),
+    (32, 64, "2001:db8::", "2001:db8:0:0:ffff:ffff:ffff:ffff", True),
+    (32, 63, "2001:db8::", "2001:db8:0:1::", True),
+    (32, 48, "2001:db8::1", "2001:db8:0:ffff::1", True),
+    (32, 48, "2001:db8::1", "2001:db8:1::1", False),
+    (1, 1, "203.0.113.7", "2001:db8::1", False),
+    # A prefix that compares nothing, or more than there is, lets only the address itself pass.
+    (0, 0, "203.0.113.7", "198.51.100.1", False),
+    (0, 0, "203.0.113.7", "203.0.113.7", True),
+    (33, 129, "2001:db8::1", "2001:db8::2", False),
+]
+
+
+@pytest.mark.parametrize(("v4", "v6", "bound", "sent", "same"), PREFIX_CASES)
+@pytest.mark.parametrize("mode", ValidationMode)
+def test_as_many_leading_bits_of_the_address_are_compared_as_configured(
+    v4: int, v6: int, bound: str, sent: str, same: bool, mode: ValidationMode
+) -> None:
+    binding = bind(RequestContext(bound, "device", "agent"), KEY)
+    context = RequestContext(sent, "device", "agent")
+    assert check(mode, binding, context, IpPrefixes(v4, v6)) is (None if same else DenialReason.IP_MISMATCH)
+
+
+addresses = st.ip_addresses().map(str)
+
+
+@given(addresses, addresses, st.integers(1, 32), st.integers(1, 128))
+def test_a_longer_prefix_never_allows_what_a_shorter_one_denies(bound: str, sent: str, v4: int, v6: int) -> None:
+    binding, context = bind(RequestContext(bound), KEY), RequestContext(sent)
+    if check(STANDARD, binding, context, IpPrefixes(v4, v6)) is not None:
+        longer = IpPrefixes(min(32, v4 + 1), min(128, v6 + 1))
+        assert check(STANDARD, binding, context, longer) is DenialReason.IP_MISMATCH
+
+
+@given(addresses, st.integers(1, 32), st.integers(1, 128))
+def test_an_address_is_in_its_own_network_whatever_the_prefix(address: str, v4: int, v6: int) -> None:
+    assert check(STANDARD, bind(RequestContext(address), KEY), RequestContext(address), IpPrefixes(v4, v6)) is None
 
 
 @given(contexts, contexts)

@@ -18,7 +18,9 @@ from typing import Any, Final, TypeVar, cast
 import grpc
 
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.revocation_watch import Backoff, RevocationWatch, WatchSettings
+from bridge_sidecar.routes import Rule
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.upstream import WatchCall
 from bridge_sidecar.validator import MissLimits, Question, UpstreamAnswer, Validator
@@ -52,6 +54,7 @@ STALENESS_SECONDS: Final = 0.3
 UPSTREAM_TIMEOUT_SECONDS: Final = 0.12
 _POLL_SECONDS: Final = 0.15
 BROWSER: Final = RequestContext(client_ip="203.0.113.7", device_fingerprint="device", user_agent="agent")
+_RULE: Final = Rule(name="")
 SECONDS: Final = 1.1
 CORE_SECONDS: Final = 0.8
 _QUIET_SECONDS: Final = 0.45
@@ -345,6 +348,11 @@ class VirtualUpstream:
                 return link, replica
         raise UnreachableError
 
+    async def report_mismatch(
+        self, session_id: str, *, mode: ValidationMode, context: RequestContext, rule: Rule, timeout_seconds: float
+    ) -> int:
+        raise AssertionError("no rule of a schedule reports")
+
     async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
         tolerated = timedelta(seconds=STALENESS_SECONDS - UPSTREAM_TIMEOUT_SECONDS)
         for _ in range(3):
@@ -408,6 +416,7 @@ class Sidecar:
             activity=_NoActivity(),
             clock=self.clock,
             limits=MissLimits(max_concurrent=4, max_waiting=20, upstream_timeout_seconds=UPSTREAM_TIMEOUT_SECONDS),
+            mismatches=MismatchReporter(receiver=source, timeout_seconds=UPSTREAM_TIMEOUT_SECONDS),
         )
         self.watch = RevocationWatch(
             source=source,
@@ -510,7 +519,11 @@ class World:
     async def validate(self, sidecar: Sidecar, session_id: str, min_revision: int) -> None:
         started_ns = self.now_ns()
         question = Question(
-            session_id=session_id, mode=ValidationMode.STANDARD, context=BROWSER, min_revision=min_revision
+            session_id=session_id,
+            mode=ValidationMode.STANDARD,
+            context=BROWSER,
+            rule=_RULE,
+            min_revision=min_revision,
         )
         await sidecar.awake.passed()
         revision = 0

@@ -146,6 +146,8 @@ def answer_of(result: Any, revision: int) -> UpstreamAnswer:
         payload=b"session",
         user_id=result.user.id,
         binding=result.session.binding,
+        roles=frozenset(result.user.profile.roles),
+        authentication_age_ns=result.authentication_age // timedelta(microseconds=1) * 1_000,
         absolute_remaining_ns=result.absolute_remaining // timedelta(microseconds=1) * 1_000,
         idle_remaining_ns=result.idle_remaining // timedelta(microseconds=1) * 1_000,
     )

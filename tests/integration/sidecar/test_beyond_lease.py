@@ -8,11 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from bridge_sidecar.config import RouteGrants
 from bridge_sidecar.revocation_watch import WatchState
+from bridge_sidecar.routes import Rule
 from tests.support.clock import AheadClock
 from tests.support.rpc import reason
 from tests.support.sidecar import STALENESS_SECONDS, Running, new_id, running_sidecar, until
+from trust_core.clock import NS_PER_SECOND
 from trustlayer.v1 import session_pb2, types_pb2
 
 STANDARD = {"mode": types_pb2.VALIDATION_MODE_STANDARD}
@@ -47,8 +48,11 @@ class _Outages(Running):
 @asynccontextmanager
 async def _granted(directory: Path) -> AsyncIterator[_Outages]:
     clock = AheadClock()
-    grants = RouteGrants((("catalogue", 30.0), ("search", 10.0)))
-    async with running_sidecar(directory, clock=clock, serve_beyond_lease=grants) as app:
+    grants = (
+        Rule(name="catalogue", serve_beyond_lease_ns=30 * NS_PER_SECOND),
+        Rule(name="search", serve_beyond_lease_ns=10 * NS_PER_SECOND),
+    )
+    async with running_sidecar(directory, clock=clock, routes=grants) as app:
         yield _Outages(sidecar=app.sidecar, flowless=app.flowless, channel=app.channel, clock=clock)
 
 
@@ -65,12 +69,13 @@ async def test_a_granted_route_outlives_flowless_for_its_time_and_nothing_else_d
         by_default_mode = await app.validate(session_id, route="catalogue")
         assert by_default_mode.freshness.HasField("beyond_lease")
         assert await app.refused(session_id, **STANDARD) == "UPSTREAM_UNAVAILABLE"
-        assert await app.refused(session_id, **STANDARD, route="checkout") == "UPSTREAM_UNAVAILABLE"
+        uncovered = await app.validate(session_id, **STANDARD, route="checkout")
+        assert uncovered.denial.reason == types_pb2.DENIAL_REASON_ROUTE_NOT_COVERED
         strict = {"mode": types_pb2.VALIDATION_MODE_STRICT, "route": "catalogue"}
         assert await app.refused(session_id, **strict) == "UPSTREAM_UNAVAILABLE"
         assert await app.refused(new_id(), **CATALOGUE) == "UPSTREAM_UNAVAILABLE"
         status = await app.status()
-        assert (status.answers_beyond_lease, status.unavailable) == (2, 4)
+        assert (status.answers_beyond_lease, status.unavailable) == (2, 3)
         assert not status.lease_held
 
         app.clock.advance(30)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge_sidecar.config import ConfigError, RouteGrants
+from bridge_sidecar.config import ConfigError
 from bridge_sidecar.revocation_watch import WatchState
+from bridge_sidecar.routes import Rule
 from tests.support.clock import AheadClock
 from tests.support.sidecar import STALENESS_SECONDS, Running, new_id, running_sidecar, until
+from trust_core.clock import NS_PER_SECOND
 from trustlayer.v1 import bridge_pb2, types_pb2
 
 ANYWHERE = "127.0.0.1:0"
@@ -36,9 +38,10 @@ async def _shown(app: Running) -> dict[str, float]:
 
 
 async def test_metrics_show_the_lease_the_watch_the_cache_and_the_answers(run_dir: Path) -> None:
-    clock, grants = AheadClock(), RouteGrants((("catalogue", 30.0),))
+    clock = AheadClock()
+    grants = (Rule(name="catalogue", serve_beyond_lease_ns=30 * NS_PER_SECOND),)
     async with running_sidecar(
-        run_dir, clock=clock, metrics_listen=ANYWHERE, serve_beyond_lease=grants, ping_interval_seconds=0.1
+        run_dir, clock=clock, metrics_listen=ANYWHERE, routes=grants, ping_interval_seconds=0.1
     ) as app:
         session_id = new_id()
         app.flowless.add_session(session_id)
@@ -83,8 +86,8 @@ async def test_what_is_not_known_has_no_sample(run_dir: Path) -> None:
 
 
 async def test_metrics_name_nobody_and_nothing(run_dir: Path) -> None:
-    grants = RouteGrants((("catalogue", 30.0),))
-    async with running_sidecar(run_dir, metrics_listen=ANYWHERE, serve_beyond_lease=grants) as app:
+    grants = (Rule(name="catalogue", serve_beyond_lease_ns=30 * NS_PER_SECOND),)
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE, routes=grants) as app:
         session_id = new_id()
         app.flowless.add_session(session_id)
         answer = await app.validate(session_id, route="catalogue")

@@ -153,9 +153,9 @@ async def test_a_sidecar_serves_checks_reports_and_ends_in_order(run_dir: Path) 
 
 
 async def test_a_check_for_a_granted_route_says_that_its_answer_is_beyond_the_lease(run_dir: Path) -> None:
-    async with _served(
-        run_dir, SERVE_BEYOND_LEASE="catalogue=300", MAX_STALENESS_SECONDS="1", UPSTREAM_TIMEOUT_SECONDS="1"
-    ) as served:
+    rules = run_dir / "rules.toml"
+    rules.write_text('[[routes]]\nname = "catalogue"\nserve_beyond_lease_seconds = 300\n')
+    async with _served(run_dir, CONFIG=str(rules), MAX_STALENESS_SECONDS="1", UPSTREAM_TIMEOUT_SECONDS="1") as served:
         await served.healthy()
         session_id = new_id()
         served.flowless.add_session(session_id)
@@ -171,6 +171,83 @@ async def test_a_check_for_a_granted_route_says_that_its_answer_is_beyond_the_le
         assert "BEYOND LEASE" in out
         code, out, _ = await served.command("status")
         assert "1 answers, outside the guarantee" in out
+
+
+RULES = """\
+[[routes]]
+name = "admin"
+match = ["GET /admin/*", "grpc shop.v1.Admin/*"]
+mode = "strict"
+roles_any = ["support", "admin"]
+max_authentication_age_seconds = 900
+
+[[routes]]
+name = "rest"
+match = ["* /**"]
+"""
+
+
+async def test_a_process_takes_over_rules_that_change_and_keeps_the_old_ones_from_a_bad_file(run_dir: Path) -> None:
+    rules = run_dir / "rules.toml"
+    rules.write_text(RULES)
+    async with _served(run_dir, CONFIG=str(rules)) as served:
+        await served.healthy()
+        session_id = new_id()
+        served.flowless.add_session(session_id)
+        check = ("check", session_id, "--ip", CONTEXT.client_ip, "--request")
+        assert (await served.command(*check, "GET /orders"))[0] == OK
+        code, out, _ = await served.command(*check, "GET /orders;x")
+        assert code == DENIED
+        assert "ROUTE_NOT_COVERED" in out
+
+        async def status_shows(text: str) -> None:
+            async with asyncio.timeout(30):
+                while text not in (await served.command("status"))[1]:
+                    pass
+
+        rules.write_text(RULES + "[[routes]]\n")
+        await status_shows("line 11: routes[2].name: missing")
+        assert (await served.command(*check, "GET /orders"))[0] == OK
+        rules.write_text(RULES.replace("* /**", "GET /orders/*"))
+        async with asyncio.timeout(30):
+            while (await served.command(*check, "GET /orders"))[0] == OK:
+                pass
+        assert (await served.command(*check, "GET /orders/7"))[0] == OK
+        code, _, err = await served.end()
+        assert code == OK
+        assert "rules not replaced" in err
+        assert "rules read again" in err
+
+
+async def test_routes_test_shows_which_rule_wins_and_why(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES)
+    code, out, _ = await _run("routes", "test", "GET", "/admin/users?x=1", CONFIG=str(rules))
+    assert code == OK
+    assert "matches, and wins: GET /admin/*" in out
+    lines = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in out.splitlines()}
+    assert (lines["mode"], lines["roles_any"]) == ("strict", "admin, support")
+    assert lines["max_authentication_age_seconds"] == "900.0"
+
+    code, out, _ = await _run("routes", "test", "POST", "/admin/users", "--config", str(rules))
+    assert code == OK
+    assert out.splitlines()[1:4] == [
+        "  admin  does not match: GET /admin/*",
+        "  admin  does not match: grpc shop.v1.Admin/*",
+        "  rest   matches, and wins: * /**",
+    ]
+    code, out, _ = await _run("routes", "test", "grpc", "shop.v1.Admin/Drop", "--json", CONFIG=str(rules))
+    assert code == OK
+    assert json.loads(out)["rule"]["name"] == "admin"
+    code, out, _ = await _run("routes", "test", "GET", "/x/..;/admin/users", CONFIG=str(rules))
+    assert code == DENIED
+    assert "more than one reading" in out
+    assert "ROUTE_NOT_COVERED" in out
+    rules.write_text(RULES + 'mode = "x"\n')
+    code, _, err = await _run("routes", "test", "GET", "/", CONFIG=str(rules))
+    assert code == CONFIG
+    assert "line 11: routes[1].mode: must be one of standard, advanced, strict" in err
+    assert (await _run("routes", "test", "GET", "/"))[0] == USAGE
 
 
 async def test_a_process_with_metrics_serves_them(run_dir: Path) -> None:

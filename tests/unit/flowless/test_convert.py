@@ -144,13 +144,18 @@ def test_what_an_app_may_see_of_a_session_holds_neither_digest_nor_binding() -> 
     user = new_user()
     session = new_session(user.id)
     active = ActiveSession(
-        session=session, user=user, absolute_remaining=timedelta(hours=1), idle_remaining=timedelta(minutes=1)
+        session=session,
+        user=user,
+        absolute_remaining=timedelta(hours=1),
+        idle_remaining=timedelta(minutes=1),
+        authentication_age=timedelta(seconds=7),
     )
     seen = convert.session(active).SerializeToString()
     binding = session.binding
     for secret in (session.digest, binding.key, binding.device_fingerprint, binding.user_agent):
         assert secret not in seen
     assert convert.cacheable(active, with_binding=True).binding.key == binding.key
+    assert convert.cacheable(active, with_binding=True).authentication_age.seconds == 7
     assert not convert.cacheable(active, with_binding=False).HasField("binding")
 
 

@@ -69,6 +69,8 @@ async def test_the_answer_slides_the_idle_deadline_from_when_the_report_was_sent
         payload=b"",
         user_id="u",
         binding=Binding(),
+        roles=frozenset(),
+        authenticated_at_ns=0,
         revision=0,
         absolute_expires_at_ns=FAR,
         idle_expires_at_ns=now + 60 * NS_PER_SECOND,

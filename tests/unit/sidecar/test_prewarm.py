@@ -32,6 +32,8 @@ def session(
         payload=b"payload",
         user_id=user_id,
         binding=Binding(),
+        roles=frozenset(),
+        authentication_age_ns=0,
         absolute_remaining_ns=100 * NS_PER_SECOND,
         idle_remaining_ns=idle_ns,
     )

@@ -54,6 +54,8 @@ def _entry(
         payload=payload,
         user_id=user_id,
         binding=Binding(),
+        roles=frozenset(),
+        authenticated_at_ns=0,
         revision=revision,
         absolute_expires_at_ns=absolute,
         idle_expires_at_ns=idle,

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_sidecar.lease import Lease
+from bridge_sidecar.mismatches import MismatchReporter
+from bridge_sidecar.routes import OnMismatch, Rule
 from bridge_sidecar.session_cache import CacheLimits, Revocation, SessionCache
 from bridge_sidecar.validator import (
     ActiveSession,
@@ -28,7 +30,7 @@ from tests.support.sidecar import new_id
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
-from trust_core.modes import DenialReason, RequestContext, ValidationMode, bind
+from trust_core.modes import DenialReason, IpPrefixes, RequestContext, ValidationMode, bind
 
 STALENESS_NS = 2 * NS_PER_SECOND
 
@@ -41,12 +43,21 @@ class Asked:
     min_revision: int
     answer: "asyncio.Future[UpstreamAnswer]"
 
-    def active(self, *, revision: int, user_id: str = "u1") -> None:
+    def active(
+        self,
+        *,
+        revision: int,
+        user_id: str = "u1",
+        roles: frozenset[str] = frozenset(),
+        authenticated_seconds_ago: float = 0,
+    ) -> None:
         """Answer: active."""
         session = ActiveSession(
             payload=b"payload",
             user_id=user_id,
             binding=bind(BROWSER, b"k" * 32),
+            roles=roles,
+            authentication_age_ns=round(authenticated_seconds_ago * NS_PER_SECOND),
             absolute_remaining_ns=600 * NS_PER_SECOND,
             idle_remaining_ns=300 * NS_PER_SECOND,
         )
@@ -62,12 +73,27 @@ class Upstream:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.reports: list[tuple[str, ValidationMode, RequestContext, Rule]] = []
+        self.report_error: TrustError | None = None
+        self.report_revision = 0
+        self.reporting = asyncio.Event()
+        self.reporting.set()
 
     async def validate_session(self, session_id: str, *, min_revision: int, timeout_seconds: float) -> UpstreamAnswer:
         assert timeout_seconds > 0
         asked = Asked(session_id, min_revision, asyncio.get_running_loop().create_future())
         self.asked.append(asked)
         return await asked.answer
+
+    async def report_mismatch(
+        self, session_id: str, *, mode: ValidationMode, context: RequestContext, rule: Rule, timeout_seconds: float
+    ) -> int:
+        assert timeout_seconds > 0
+        self.reports.append((session_id, mode, context, rule))
+        await self.reporting.wait()
+        if self.report_error is not None:
+            raise self.report_error
+        return self.report_revision
 
     async def question(self, number: int) -> Asked:
         """Wait for the n-th question, counted from 1."""
@@ -111,8 +137,12 @@ class Setup:
             activity=self.uses,
             clock=self.clock,
             limits=MissLimits(max_concurrent=2, max_waiting=2, upstream_timeout_seconds=upstream_timeout_seconds),
-            beyond_lease_ns={route: round(seconds * NS_PER_SECOND) for route, seconds in (grants or {}).items()},
+            mismatches=MismatchReporter(receiver=self.upstream, timeout_seconds=upstream_timeout_seconds),
         )
+        self.rules = {
+            route: Rule(name=route, serve_beyond_lease_ns=round(seconds * NS_PER_SECOND))
+            for route, seconds in (grants or {}).items()
+        }
 
     def renew(self) -> None:
         self.lease.renew(self.clock.elapsed_ns())
@@ -127,7 +157,8 @@ class Setup:
         route: str = "",
     ) -> "asyncio.Task[Verdict]":
         """Begin to ask."""
-        question = Question(session_id=session_id, mode=mode, context=context, min_revision=min_revision, route=route)
+        rule = self.rules.get(route, Rule(name=route))
+        question = Question(session_id=session_id, mode=mode, context=context, min_revision=min_revision, rule=rule)
         return asyncio.create_task(self.validator.validate(question))
 
     async def fill(self, session_id: str, *, revision: int = 0) -> None:
@@ -675,3 +706,154 @@ def test_an_outage_is_answered_yes_only_as_far_as_the_lease_and_the_grant_reach(
             assert outcome.payload
 
     asyncio.run(scenario())
+
+
+ELSEWHERE = RequestContext("198.51.100.9", BROWSER.device_fingerprint, BROWSER.user_agent)
+ADMIN = Rule(name="admin", roles_any=frozenset(("admin",)), max_authentication_age_ns=60 * NS_PER_SECOND)
+HIJACK = Rule(name="hijack", on_mismatch=OnMismatch.REVOKE)
+
+
+class Ruled(Setup):
+    """A validator whose routes have these rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules = {rule.name: rule for rule in (ADMIN, HIJACK)}
+
+    async def verdict(self, session_id: str, route: str, **fields: Any) -> Verdict:
+        """Ask, for a session that is cached."""
+        return await asyncio.wait_for(self.ask(session_id, route=route, **fields), timeout=10)
+
+    async def cache_one(self, **of_session: Any) -> str:
+        """Have a session cached; returns its id."""
+        session_id = new_id()
+        asking = self.ask(session_id)
+        (await self.upstream.question(len(self.upstream.asked) + 1)).active(revision=0, **of_session)
+        await asking
+        return session_id
+
+
+@pytest.mark.parametrize(
+    ("of_session", "denial"),
+    [
+        ({"roles": frozenset(("admin", "b"))}, 0),
+        ({"roles": frozenset(("b",))}, DenialReason.ROLE_MISSING),
+        ({}, DenialReason.ROLE_MISSING),
+        ({"roles": frozenset(("admin",)), "authenticated_seconds_ago": 60}, 0),
+        ({"roles": frozenset(("admin",)), "authenticated_seconds_ago": 60.1}, DenialReason.AUTHENTICATION_TOO_OLD),
+    ],
+)
+async def test_a_rule_is_asked_of_a_hit_and_of_a_miss_alike(of_session: dict[str, Any], denial: int) -> None:
+    setup, session_id = Ruled(), new_id()
+    asking = setup.ask(session_id, route="admin")
+    (await setup.upstream.question(1)).active(revision=0, **of_session)
+    miss = await asking
+    hit = await setup.verdict(session_id, "admin")
+    assert (miss.denial, hit.denial) == (denial, denial)
+    assert (miss.payload, hit.payload) == ((b"", b"") if denial else (b"payload", b"payload"))
+    assert (miss.tier, hit.tier) == (Tier.DATABASE, Tier.LRU)
+    assert not (await setup.verdict(session_id, "")).denial
+
+
+async def test_the_proof_grows_old_in_the_cache() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one(roles=frozenset(("admin",)), authenticated_seconds_ago=58.5)
+    setup.clock.advance(1.5)
+    assert not (await setup.verdict(session_id, "admin")).denial
+    setup.clock.advance(0.000_000_001)
+    assert (await setup.verdict(session_id, "admin")).denial == DenialReason.AUTHENTICATION_TOO_OLD
+
+
+async def test_time_on_the_way_makes_the_proof_older_and_never_younger() -> None:
+    setup, session_id = Ruled(), new_id()
+    asking = setup.ask(session_id, route="admin")
+    question = await setup.upstream.question(1)
+    setup.clock.advance(1)
+    question.active(revision=0, roles=frozenset(("admin",)), authenticated_seconds_ago=59.5)
+    assert (await asking).denial == DenialReason.AUTHENTICATION_TOO_OLD
+
+
+async def test_the_context_goes_before_what_the_rule_asks_of_the_session() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    assert (await setup.verdict(session_id, "admin", context=ELSEWHERE)).denial == DenialReason.IP_MISMATCH
+
+
+async def test_the_rules_prefix_says_how_much_of_the_address_is_compared() -> None:
+    setup = Ruled()
+    setup.rules["wide"] = Rule(name="wide", ip_prefixes=IpPrefixes(v4=1, v6=1))
+    session_id = await setup.cache_one()
+    assert not (await setup.verdict(session_id, "wide", context=ELSEWHERE)).denial
+    assert (await setup.verdict(session_id, "", context=ELSEWHERE)).denial == DenialReason.IP_MISMATCH
+
+
+async def test_a_mismatch_is_reported_before_it_is_answered_where_the_rule_says_so() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    setup.upstream.report_revision = 7
+    verdict = await setup.verdict(session_id, "hijack", context=ELSEWHERE)
+    assert verdict.denial == DenialReason.IP_MISMATCH
+    assert setup.upstream.reports == [(session_id, ValidationMode.STRICT, ELSEWHERE, HIJACK)]
+    # What this sidecar had revoked it does not answer from memory.
+    asking = setup.ask(session_id)
+    question = await setup.upstream.question(2)
+    assert question.min_revision == 7
+    question.denied(DenialReason.REVOKED, revision=7)
+    assert (await asking).denial == DenialReason.REVOKED
+
+
+async def test_a_mismatch_is_not_reported_where_no_rule_says_so() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    for route in ("", "admin"):
+        assert (await setup.verdict(session_id, route, context=ELSEWHERE)).denial == DenialReason.IP_MISMATCH
+    assert setup.upstream.reports == []
+
+
+async def test_what_is_missing_is_no_sign_of_theft() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    for context in (RequestContext(), RequestContext(BROWSER.client_ip), RequestContext(BROWSER.client_ip, "device")):
+        verdict = await setup.verdict(session_id, "hijack", context=context)
+        assert verdict.denial == DenialReason.CONTEXT_MISSING
+    assert not (await setup.verdict(session_id, "hijack")).denial
+    assert setup.upstream.reports == []
+
+
+async def test_a_mismatch_is_denied_although_it_cannot_be_reported() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    setup.upstream.report_error = TrustError(Reason.UPSTREAM_UNAVAILABLE, "away")
+    assert (await setup.verdict(session_id, "hijack", context=ELSEWHERE)).denial == DenialReason.IP_MISMATCH
+    assert not (await setup.verdict(session_id, "hijack")).denial
+
+
+async def test_who_hangs_up_does_not_keep_a_mismatch_from_being_reported_and_many_share_one_report() -> None:
+    setup = Ruled()
+    session_id = await setup.cache_one()
+    setup.upstream.reporting.clear()
+    asking = [setup.ask(session_id, route="hijack", context=ELSEWHERE) for _ in range(5)]
+    while not setup.upstream.reports:
+        await asyncio.sleep(0)
+    for task in asking[:4]:
+        task.cancel()
+    setup.upstream.reporting.set()
+    assert (await asking[4]).denial == DenialReason.IP_MISMATCH
+    assert len(setup.upstream.reports) == 1
+
+
+async def test_reports_at_once_are_bounded_and_what_comes_on_top_is_denied_all_the_same() -> None:
+    upstream = Upstream()
+    upstream.reporting.clear()
+    reporter = MismatchReporter(receiver=upstream, timeout_seconds=30)
+    reports = [
+        asyncio.create_task(reporter.report(new_id(), ValidationMode.STANDARD, ELSEWHERE, HIJACK)) for _ in range(64)
+    ]
+    while len(upstream.reports) < 64:
+        await asyncio.sleep(0)
+    assert await reporter.report(new_id(), ValidationMode.STANDARD, ELSEWHERE, HIJACK) == 0
+    assert (reporter.reported, reporter.not_reported) == (0, 1)
+    upstream.reporting.set()
+    await asyncio.gather(*reports)
+    await reporter.close()
+    assert (reporter.reported, len(upstream.reports)) == (64, 64)

@@ -69,6 +69,84 @@ class ValidateSessionRequest(_message.Message):
 Global___ValidateSessionRequest: _TypeAlias = ValidateSessionRequest  # noqa: Y015
 
 @_typing.final
+class ReportMismatchRequest(_message.Message):
+    """See BridgeService.ReportMismatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    IPV4_PREFIX_FIELD_NUMBER: _builtins.int
+    IPV6_PREFIX_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required: who holds the id could log out as well."""
+    mode: _types_pb2.ValidationMode.ValueType
+    """Required: how much of the context to compare."""
+    ipv4_prefix: _builtins.int
+    """Leading bits of an IPv4 address that are compared, 1 to 32; 0: as Flowless is
+    configured.
+    """
+    ipv6_prefix: _builtins.int
+    """Leading bits of an IPv6 address that are compared, 1 to 128; 0: as Flowless is
+    configured.
+    """
+    @_builtins.property
+    def context(self) -> _types_pb2.RequestContext:
+        """Of the request that was denied."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        mode: _types_pb2.ValidationMode.ValueType = ...,
+        context: _types_pb2.RequestContext | None = ...,
+        ipv4_prefix: _builtins.int = ...,
+        ipv6_prefix: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportMismatchRequest: _TypeAlias = ReportMismatchRequest  # noqa: Y015
+
+@_typing.final
+class ReportMismatchResponse(_message.Message):
+    """See BridgeService.ReportMismatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DENIAL_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revoked: _builtins.bool
+    """Whether this call revoked the session."""
+    revision: _builtins.int
+    """Of the revocation if there was one, or else of what was read."""
+    @_builtins.property
+    def denial(self) -> _types_pb2.Denial:
+        """What Flowless found. Absent: the session is active and the context is its own,
+        nothing was revoked.
+        """
+
+    def __init__(
+        self,
+        *,
+        denial: _types_pb2.Denial | None = ...,
+        revoked: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportMismatchResponse: _TypeAlias = ReportMismatchResponse  # noqa: Y015
+
+@_typing.final
 class SessionBinding(_message.Message):
     """What a session was bound to at login, in a form that can be compared but
     not read. Absent parts were not bound.
@@ -114,6 +192,7 @@ class CacheableSession(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     ABSOLUTE_REMAINING_FIELD_NUMBER: _builtins.int
     IDLE_REMAINING_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_AGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _types_pb2.Session:
         """What the app may see."""
@@ -132,6 +211,12 @@ class CacheableSession(_message.Message):
     def idle_remaining(self) -> _duration_pb2.Duration:
         """Time left until idle expiry when the row was read."""
 
+    @_builtins.property
+    def authentication_age(self) -> _duration_pb2.Duration:
+        """Time since the user last proved who they are, when the row was read. Absent
+        from a Flowless that does not know of it: then it counts as too long ago.
+        """
+
     def __init__(
         self,
         *,
@@ -139,10 +224,11 @@ class CacheableSession(_message.Message):
         binding: Global___SessionBinding | None = ...,
         absolute_remaining: _duration_pb2.Duration | None = ...,
         idle_remaining: _duration_pb2.Duration | None = ...,
+        authentication_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_remaining", b"absolute_remaining", "binding", b"binding", "idle_remaining", b"idle_remaining", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_remaining", b"absolute_remaining", "authentication_age", b"authentication_age", "binding", b"binding", "idle_remaining", b"idle_remaining", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_remaining", b"absolute_remaining", "binding", b"binding", "idle_remaining", b"idle_remaining", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_remaining", b"absolute_remaining", "authentication_age", b"authentication_age", "binding", b"binding", "idle_remaining", b"idle_remaining", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

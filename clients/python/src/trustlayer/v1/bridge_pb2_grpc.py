@@ -40,6 +40,11 @@ class BridgeServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionResponse.FromString,
                 _registered_method=True)
+        self.ReportMismatch = channel.unary_unary(
+                '/trustlayer.v1.BridgeService/ReportMismatch',
+                request_serializer=trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchResponse.FromString,
+                _registered_method=True)
         self.WatchRevocations = channel.stream_stream(
                 '/trustlayer.v1.BridgeService/WatchRevocations',
                 request_serializer=trustlayer_dot_v1_dot_bridge__pb2.WatchRevocationsRequest.SerializeToString,
@@ -67,6 +72,21 @@ class BridgeServiceServicer:
         Scope: SCOPE_VALIDATE.
         Errors: INVALID_FIELD, REVISION_NOT_REACHED, STORAGE_UNAVAILABLE.
         Idempotency: no side effects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportMismatch(self, request, context):
+        """Revokes a session because a request that carried its id came from somewhere
+        else than its login did: it may have been stolen. Flowless compares the context
+        itself and revokes only on a mismatch of the client IP, the device fingerprint
+        or the user agent; a context that lacks something revokes nothing. Leaves an
+        audit event with the reason.
+
+        Scope: SCOPE_VALIDATE.
+        Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+        Idempotency: idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +141,11 @@ def add_BridgeServiceServicer_to_server(servicer, server):
                     request_deserializer=trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionResponse.SerializeToString,
             ),
+            'ReportMismatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportMismatch,
+                    request_deserializer=trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchResponse.SerializeToString,
+            ),
             'WatchRevocations': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchRevocations,
                     request_deserializer=trustlayer_dot_v1_dot_bridge__pb2.WatchRevocationsRequest.FromString,
@@ -165,6 +190,33 @@ class BridgeService:
             '/trustlayer.v1.BridgeService/ValidateSession',
             trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionRequest.SerializeToString,
             trustlayer_dot_v1_dot_bridge__pb2.ValidateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportMismatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.BridgeService/ReportMismatch',
+            trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchRequest.SerializeToString,
+            trustlayer_dot_v1_dot_bridge__pb2.ReportMismatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

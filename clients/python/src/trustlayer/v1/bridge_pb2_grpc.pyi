@@ -40,6 +40,17 @@ class BridgeServiceStub:
     Errors: INVALID_FIELD, REVISION_NOT_REACHED, STORAGE_UNAVAILABLE.
     Idempotency: no side effects.
     """
+    ReportMismatch: _grpc.UnaryUnaryMultiCallable[_bridge_pb2.ReportMismatchRequest, _bridge_pb2.ReportMismatchResponse]
+    """Revokes a session because a request that carried its id came from somewhere
+    else than its login did: it may have been stolen. Flowless compares the context
+    itself and revokes only on a mismatch of the client IP, the device fingerprint
+    or the user agent; a context that lacks something revokes nothing. Leaves an
+    audit event with the reason.
+
+    Scope: SCOPE_VALIDATE.
+    Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+    Idempotency: idempotent.
+    """
     WatchRevocations: _grpc.StreamStreamMultiCallable[_bridge_pb2.WatchRevocationsRequest, _bridge_pb2.WatchRevocationsResponse]
     """Streams the revocation log. The caller sends WatchStart first and WatchPing
     from then on. Flowless answers WatchReady, then RevocationBatch as rows
@@ -81,6 +92,17 @@ class BridgeServiceAsyncStub(BridgeServiceStub):
     Scope: SCOPE_VALIDATE.
     Errors: INVALID_FIELD, REVISION_NOT_REACHED, STORAGE_UNAVAILABLE.
     Idempotency: no side effects.
+    """
+    ReportMismatch: _aio.UnaryUnaryMultiCallable[_bridge_pb2.ReportMismatchRequest, _bridge_pb2.ReportMismatchResponse]  # type: ignore[assignment]
+    """Revokes a session because a request that carried its id came from somewhere
+    else than its login did: it may have been stolen. Flowless compares the context
+    itself and revokes only on a mismatch of the client IP, the device fingerprint
+    or the user agent; a context that lacks something revokes nothing. Leaves an
+    audit event with the reason.
+
+    Scope: SCOPE_VALIDATE.
+    Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+    Idempotency: idempotent.
     """
     WatchRevocations: _aio.StreamStreamMultiCallable[_bridge_pb2.WatchRevocationsRequest, _bridge_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """Streams the revocation log. The caller sends WatchStart first and WatchPing
@@ -126,6 +148,23 @@ class BridgeServiceServicer(metaclass=_abc_1.ABCMeta):
         Scope: SCOPE_VALIDATE.
         Errors: INVALID_FIELD, REVISION_NOT_REACHED, STORAGE_UNAVAILABLE.
         Idempotency: no side effects.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportMismatch(
+        self,
+        request: _bridge_pb2.ReportMismatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bridge_pb2.ReportMismatchResponse, _abc.Awaitable[_bridge_pb2.ReportMismatchResponse]]:
+        """Revokes a session because a request that carried its id came from somewhere
+        else than its login did: it may have been stolen. Flowless compares the context
+        itself and revokes only on a mismatch of the client IP, the device fingerprint
+        or the user agent; a context that lacks something revokes nothing. Leaves an
+        audit event with the reason.
+
+        Scope: SCOPE_VALIDATE.
+        Errors: INVALID_FIELD, STORAGE_UNAVAILABLE.
+        Idempotency: idempotent.
         """
 
     @_abc_1.abstractmethod

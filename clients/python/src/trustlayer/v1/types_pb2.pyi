@@ -82,6 +82,18 @@ class _DenialReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialRe
     """The device fingerprint is not the one bound at login."""
     DENIAL_REASON_USER_AGENT_MISMATCH: _DenialReason.ValueType  # 11
     """The user agent is not the one bound at login."""
+    DENIAL_REASON_ROLE_MISSING: _DenialReason.ValueType  # 12
+    """The session is active, but its user lacks the roles that the sidecar's rule
+    for the route asks for.
+    """
+    DENIAL_REASON_AUTHENTICATION_TOO_OLD: _DenialReason.ValueType  # 13
+    """The session is active, but the user proved who they are longer ago than the
+    sidecar's rule for the route allows: ask for a proof (Reauthenticate).
+    """
+    DENIAL_REASON_ROUTE_NOT_COVERED: _DenialReason.ValueType  # 14
+    """No rule of the sidecar's configuration covers the request, or the route that
+    the app named.
+    """
 
 class DenialReason(_DenialReason, metaclass=_DenialReasonEnumTypeWrapper):
     """Why a definite "no" is a no."""
@@ -112,6 +124,18 @@ DENIAL_REASON_DEVICE_MISMATCH: DenialReason.ValueType  # 10
 """The device fingerprint is not the one bound at login."""
 DENIAL_REASON_USER_AGENT_MISMATCH: DenialReason.ValueType  # 11
 """The user agent is not the one bound at login."""
+DENIAL_REASON_ROLE_MISSING: DenialReason.ValueType  # 12
+"""The session is active, but its user lacks the roles that the sidecar's rule
+for the route asks for.
+"""
+DENIAL_REASON_AUTHENTICATION_TOO_OLD: DenialReason.ValueType  # 13
+"""The session is active, but the user proved who they are longer ago than the
+sidecar's rule for the route allows: ask for a proof (Reauthenticate).
+"""
+DENIAL_REASON_ROUTE_NOT_COVERED: DenialReason.ValueType  # 14
+"""No rule of the sidecar's configuration covers the request, or the route that
+the app named.
+"""
 Global___DenialReason: _TypeAlias = DenialReason  # noqa: Y015
 
 class _Tier:
@@ -181,7 +205,9 @@ class RequestContext(_message.Message):
     USER_AGENT_FIELD_NUMBER: _builtins.int
     client_ip: _builtins.str
     """IPv4 or IPv6 address in text form, at most 45 characters. An
-    IPv4-mapped IPv6 address equals its IPv4 address.
+    IPv4-mapped IPv6 address equals its IPv4 address. Compared are as many leading
+    bits as the operator configured; unless they did, all 32 of IPv4 and the first
+    64 of IPv6.
     """
     device_fingerprint: _builtins.str
     """Opaque to the Trust Layer; at most 512 bytes."""

@@ -27,7 +27,7 @@ from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrustlayer/v1/validator.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xa7\x01\n\x0fValidateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x14\n\x0cmin_revision\x18\x04 \x01(\x03\x12\r\n\x05route\x18\x05 \x01(\t\"\x9d\x01\n\x10ValidateResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.SessionH\x00\x12\'\n\x06\x64\x65nial\x18\x02 \x01(\x0b\x32\x15.trustlayer.v1.DenialH\x00\x12+\n\tfreshness\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessB\x08\n\x06result\"\x12\n\x10GetStatusRequest\"\xf8\x04\n\x11GetStatusResponse\x12\x12\n\nlease_held\x18\x01 \x01(\x08\x12\x32\n\x0flease_remaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x12.\n\x0bwatch_state\x18\x05 \x01(\x0e\x32\x19.trustlayer.v1.WatchState\x12\x17\n\x0f\x63\x61\x63hed_sessions\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61\x63hed_bytes\x18\x07 \x01(\x03\x12\x0c\n\x04hits\x18\x08 \x01(\x03\x12\x0e\n\x06misses\x18\t \x01(\x03\x12\x11\n\tmalformed\x18\n \x01(\x03\x12\x13\n\x0bunavailable\x18\x0b \x01(\x03\x12)\n\x06uptime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07version\x18\r \x01(\t\x12\x16\n\x0eupstream_calls\x18\x0e \x01(\x03\x12\x1a\n\x12prewarmed_sessions\x18\x0f \x01(\x03\x12\x1c\n\x14\x61nswers_beyond_lease\x18\x10 \x01(\x03\x12,\n\tlease_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16last_revocation_within\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10watch_round_trip\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration*\x92\x01\n\nWatchState\x12\x1b\n\x17WATCH_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18WATCH_STATE_DISCONNECTED\x10\x01\x12\x1a\n\x16WATCH_STATE_CONNECTING\x10\x02\x12\x14\n\x10WATCH_STATE_LIVE\x10\x03\x12\x17\n\x13WATCH_STATE_REFUSED\x10\x04\x32\xc1\x01\n\x10ValidatorService\x12T\n\x08Validate\x12\x1e.trustlayer.v1.ValidateRequest\x1a\x1f.trustlayer.v1.ValidateResponse\"\x07\x90\x02\x01\xa8\xca\x18\x06\x12W\n\tGetStatus\x12\x1f.trustlayer.v1.GetStatusRequest\x1a .trustlayer.v1.GetStatusResponse\"\x07\x90\x02\x01\xa8\xca\x18\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrustlayer/v1/validator.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xca\x01\n\x0fValidateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x14\n\x0cmin_revision\x18\x04 \x01(\x03\x12\r\n\x05route\x18\x05 \x01(\t\x12\x13\n\x0bhttp_method\x18\x06 \x01(\t\x12\x0c\n\x04path\x18\x07 \x01(\t\"\x9d\x01\n\x10ValidateResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.SessionH\x00\x12\'\n\x06\x64\x65nial\x18\x02 \x01(\x0b\x32\x15.trustlayer.v1.DenialH\x00\x12+\n\tfreshness\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessB\x08\n\x06result\"\x12\n\x10GetStatusRequest\"\xdc\x05\n\x11GetStatusResponse\x12\x12\n\nlease_held\x18\x01 \x01(\x08\x12\x32\n\x0flease_remaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x03\x12.\n\x0bwatch_state\x18\x05 \x01(\x0e\x32\x19.trustlayer.v1.WatchState\x12\x17\n\x0f\x63\x61\x63hed_sessions\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61\x63hed_bytes\x18\x07 \x01(\x03\x12\x0c\n\x04hits\x18\x08 \x01(\x03\x12\x0e\n\x06misses\x18\t \x01(\x03\x12\x11\n\tmalformed\x18\n \x01(\x03\x12\x13\n\x0bunavailable\x18\x0b \x01(\x03\x12)\n\x06uptime\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07version\x18\r \x01(\t\x12\x16\n\x0eupstream_calls\x18\x0e \x01(\x03\x12\x1a\n\x12prewarmed_sessions\x18\x0f \x01(\x03\x12\x1c\n\x14\x61nswers_beyond_lease\x18\x10 \x01(\x03\x12,\n\tlease_age\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16last_revocation_within\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10watch_round_trip\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05rules\x18\x14 \x01(\x05\x12\x15\n\rrule_problems\x18\x15 \x03(\t\x12\x1b\n\x13mismatches_reported\x18\x16 \x01(\x03\x12\x1f\n\x17mismatches_not_reported\x18\x17 \x01(\x03*\x92\x01\n\nWatchState\x12\x1b\n\x17WATCH_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18WATCH_STATE_DISCONNECTED\x10\x01\x12\x1a\n\x16WATCH_STATE_CONNECTING\x10\x02\x12\x14\n\x10WATCH_STATE_LIVE\x10\x03\x12\x17\n\x13WATCH_STATE_REFUSED\x10\x04\x32\xc1\x01\n\x10ValidatorService\x12T\n\x08Validate\x12\x1e.trustlayer.v1.ValidateRequest\x1a\x1f.trustlayer.v1.ValidateResponse\"\x07\x90\x02\x01\xa8\xca\x18\x06\x12W\n\tGetStatus\x12\x1f.trustlayer.v1.GetStatusRequest\x1a .trustlayer.v1.GetStatusResponse\"\x07\x90\x02\x01\xa8\xca\x18\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,16 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATORSERVICE'].methods_by_name['Validate']._serialized_options = b'\220\002\001\250\312\030\006'
   _globals['_VALIDATORSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_VALIDATORSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\220\002\001\250\312\030\006'
-  _globals['_WATCHSTATE']._serialized_start=1122
-  _globals['_WATCHSTATE']._serialized_end=1268
+  _globals['_WATCHSTATE']._serialized_start=1257
+  _globals['_WATCHSTATE']._serialized_end=1403
   _globals['_VALIDATEREQUEST']._serialized_start=137
-  _globals['_VALIDATEREQUEST']._serialized_end=304
-  _globals['_VALIDATERESPONSE']._serialized_start=307
-  _globals['_VALIDATERESPONSE']._serialized_end=464
-  _globals['_GETSTATUSREQUEST']._serialized_start=466
-  _globals['_GETSTATUSREQUEST']._serialized_end=484
-  _globals['_GETSTATUSRESPONSE']._serialized_start=487
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1119
-  _globals['_VALIDATORSERVICE']._serialized_start=1271
-  _globals['_VALIDATORSERVICE']._serialized_end=1464
+  _globals['_VALIDATEREQUEST']._serialized_end=339
+  _globals['_VALIDATERESPONSE']._serialized_start=342
+  _globals['_VALIDATERESPONSE']._serialized_end=499
+  _globals['_GETSTATUSREQUEST']._serialized_start=501
+  _globals['_GETSTATUSREQUEST']._serialized_end=519
+  _globals['_GETSTATUSRESPONSE']._serialized_start=522
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1254
+  _globals['_VALIDATORSERVICE']._serialized_start=1406
+  _globals['_VALIDATORSERVICE']._serialized_end=1599
 # @@protoc_insertion_point(module_scope)

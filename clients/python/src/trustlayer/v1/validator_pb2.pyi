@@ -3,9 +3,11 @@
 isort:skip_file
 What the sidecar answers on its Unix socket."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trustlayer.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -62,20 +64,33 @@ class ValidateRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    HTTP_METHOD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """As the browser sent it. Anything that is not a session id is denied as
     MALFORMED; anything that is not UTF-8 is the error MALFORMED_MESSAGE.
     """
     mode: _types_pb2.ValidationMode.ValueType
-    """Unspecified: the sidecar's configured default (STANDARD)."""
+    """Unspecified: the mode of the rule that covers the request, or else the
+    sidecar's configured default (STANDARD). A stricter mode than the rule's is
+    taken, a weaker one is not: the rule's holds.
+    """
     min_revision: _builtins.int
     """The answer must take the log up to this revision into account. 0: any."""
     route: _builtins.str
-    """The operator's name of the route that the app serves, for example
-    `catalogue`; at most 128 bytes. An operator may allow that sessions which
-    are cached already are served on named routes, in STANDARD mode, for a while
-    after the lease was lost; see Freshness.beyond_lease. A name that the
-    sidecar's configuration does not have, and an empty one, allow nothing.
+    """The name of a rule of the sidecar's configuration, for example `catalogue`;
+    at most 128 bytes. What that rule asks for is checked (mode, roles, age of the
+    proof), and what it allows is allowed (Freshness.beyond_lease). A name that the
+    configuration does not have is denied, ROUTE_NOT_COVERED. Not together with
+    http_method and path.
+    """
+    http_method: _builtins.str
+    """With path: the request that the app serves. The first rule that covers it is
+    taken; ROUTE_NOT_COVERED if there is none. For a gRPC method: `POST`.
+    """
+    path: _builtins.str
+    """With or without its query; at most 8,192 bytes. For a gRPC method:
+    `/package.Service/Method`.
     """
     @_builtins.property
     def context(self) -> _types_pb2.RequestContext:
@@ -89,10 +104,12 @@ class ValidateRequest(_message.Message):
         context: _types_pb2.RequestContext | None = ...,
         min_revision: _builtins.int = ...,
         route: _builtins.str = ...,
+        http_method: _builtins.str = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "min_revision", b"min_revision", "mode", b"mode", "route", b"route", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "http_method", b"http_method", "min_revision", b"min_revision", "mode", b"mode", "path", b"path", "route", b"route", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,6 +195,10 @@ class GetStatusResponse(_message.Message):
     LEASE_AGE_FIELD_NUMBER: _builtins.int
     LAST_REVOCATION_WITHIN_FIELD_NUMBER: _builtins.int
     WATCH_ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    RULE_PROBLEMS_FIELD_NUMBER: _builtins.int
+    MISMATCHES_REPORTED_FIELD_NUMBER: _builtins.int
+    MISMATCHES_NOT_REPORTED_FIELD_NUMBER: _builtins.int
     lease_held: _builtins.bool
     """Whether the cache may be trusted now."""
     applied_revision: _builtins.int
@@ -207,6 +228,14 @@ class GetStatusResponse(_message.Message):
     had run out because the operator allowed that for the route. They are among
     the misses.
     """
+    rules: _builtins.int
+    """Rules in effect."""
+    mismatches_reported: _builtins.int
+    """Sessions that were reported to Flowless since start because a request's
+    context was not theirs, on routes that say so.
+    """
+    mismatches_not_reported: _builtins.int
+    """Mismatches that could not be reported: too many at once, or Flowless away."""
     @_builtins.property
     def lease_remaining(self) -> _duration_pb2.Duration:
         """Time left of the lease; zero when not held."""
@@ -241,6 +270,12 @@ class GetStatusResponse(_message.Message):
         newest. Absent when no ping was answered since start.
         """
 
+    @_builtins.property
+    def rule_problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why the rules were not replaced when their file changed last: the problems, a
+        line of the file each. Empty: they are those of the file.
+        """
+
     def __init__(
         self,
         *,
@@ -263,10 +298,14 @@ class GetStatusResponse(_message.Message):
         lease_age: _duration_pb2.Duration | None = ...,
         last_revocation_within: _duration_pb2.Duration | None = ...,
         watch_round_trip: _duration_pb2.Duration | None = ...,
+        rules: _builtins.int = ...,
+        rule_problems: _abc.Iterable[_builtins.str] | None = ...,
+        mismatches_reported: _builtins.int = ...,
+        mismatches_not_reported: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_remaining", b"lease_remaining", "max_staleness", b"max_staleness", "uptime", b"uptime", "watch_round_trip", b"watch_round_trip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_round_trip", b"watch_round_trip", "watch_state", b"watch_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "applied_revision", b"applied_revision", "cached_bytes", b"cached_bytes", "cached_sessions", b"cached_sessions", "hits", b"hits", "last_revocation_within", b"last_revocation_within", "lease_age", b"lease_age", "lease_held", b"lease_held", "lease_remaining", b"lease_remaining", "malformed", b"malformed", "max_staleness", b"max_staleness", "mismatches_not_reported", b"mismatches_not_reported", "mismatches_reported", b"mismatches_reported", "misses", b"misses", "prewarmed_sessions", b"prewarmed_sessions", "rule_problems", b"rule_problems", "rules", b"rules", "unavailable", b"unavailable", "upstream_calls", b"upstream_calls", "uptime", b"uptime", "version", b"version", "watch_round_trip", b"watch_round_trip", "watch_state", b"watch_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

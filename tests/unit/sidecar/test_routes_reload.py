@@ -1,0 +1,123 @@
+"""Rules that change while the program runs."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge_sidecar.config import SidecarConfig, load
+from bridge_sidecar.routes import Routes
+from bridge_sidecar.routes_reload import RoutesReload
+from tests.support.report_log import log_into_report
+
+SETTINGS = {"BRIDGE_SIDECAR_SECRET": "s", "BRIDGE_SIDECAR_INSTANCE": "i"}
+
+
+def _rule(name: str, *more: str) -> str:
+    return "\n".join(["[[routes]]", f'name = "{name}"', *more, ""])
+
+
+class Setup:
+    """A file of rules that is in effect, and what was logged since."""
+
+    def __init__(self, directory: Path, text: str, logged: Callable[[], str]) -> None:
+        self.file = directory / "sidecar.toml"
+        self.file.write_text(text)
+        self.logged = logged
+        running = self.load()
+        self.routes = Routes(running.route_table)
+        self.reload = RoutesReload(path=self.file, load=self.load, running=running, routes=self.routes)
+
+    def load(self) -> SidecarConfig:
+        return load(self.file, SETTINGS)
+
+    def names(self) -> list[str]:
+        return [rule.name for rule in self.routes.table.rules]
+
+    def change(self, text: str) -> None:
+        """Put another file in its place, as editors and orchestrators do."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.file)
+        self.reload.look()
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    log_into_report(level="info")
+    yield lambda: "".join(capsys.readouterr())
+    log_into_report()
+
+
+def test_a_changed_file_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.reload.look()
+    assert setup.names() == ["a"]
+    setup.change(_rule("b") + _rule("c"))
+    assert setup.names() == ["b", "c"]
+    assert setup.routes.problems == ()
+
+
+def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.file.write_text(_rule("bb"))
+    setup.reload.look()
+    assert setup.names() == ["bb"]
+
+
+@pytest.mark.parametrize("text", ["[[routes]]\n", "not toml", _rule("b", 'mode = "lenient"'), "unknown = 1\n"])
+def test_a_bad_file_changes_nothing_and_says_so_until_it_is_mended(
+    tmp_path: Path, logged: Callable[[], str], text: str
+) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.change(text)
+    assert setup.names() == ["a"]
+    assert setup.routes.problems
+    assert "rules not replaced; those from before hold" in logged()
+    setup.change(_rule("b"))
+    assert setup.names() == ["b"]
+    assert setup.routes.problems == ()
+
+
+def test_a_file_that_is_gone_changes_nothing_and_says_so(tmp_path: Path, logged: Callable[[], str]) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.file.unlink()
+    setup.reload.look()
+    assert setup.names() == ["a"]
+    assert "No such file" in setup.routes.problems[0]
+    setup.change(_rule("a"))
+    assert setup.routes.problems == ()
+
+
+def test_a_pipe_in_place_of_the_file_changes_nothing_and_holds_nothing_up(
+    tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.file.unlink()
+    os.mkfifo(setup.file)
+    setup.reload.look()
+    assert setup.names() == ["a"]
+    assert setup.routes.problems
+
+
+def test_what_flowless_was_not_told_of_cannot_be_granted_without_a_restart(
+    tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    setup = Setup(tmp_path, _rule("a", "serve_beyond_lease_seconds = 30"), logged)
+    setup.change(_rule("a", "serve_beyond_lease_seconds = 31"))
+    assert setup.routes.table.longest_beyond_lease_ns == 30_000_000_000
+    assert "restart the sidecar" in setup.routes.problems[0]
+    setup.change(_rule("a", "serve_beyond_lease_seconds = 29"))
+    assert setup.routes.table.longest_beyond_lease_ns == 29_000_000_000
+    setup.change(_rule("b", "serve_beyond_lease_seconds = 30"))
+    assert setup.names() == ["b"]
+
+
+def test_other_settings_wait_for_a_restart(tmp_path: Path, logged: Callable[[], str]) -> None:
+    setup = Setup(tmp_path, "drain_seconds = 1\n" + _rule("a"), logged)
+    setup.change("drain_seconds = 1\n" + _rule("c"))
+    assert "they need a restart" not in logged()
+    setup.change("drain_seconds = 2\n" + _rule("b"))
+    assert setup.names() == ["b"]
+    assert "they need a restart" in logged()
