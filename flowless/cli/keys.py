@@ -86,4 +86,4 @@ def _rewrap(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Examples:
       flowless keys rewrap
     """
-    show_one({"rewrapped": run(config, lambda flowless: flowless.keys.rewrap())}, as_json=as_json)
+    show_one({"rewrapped": run(config, lambda flowless: flowless.keys.rewrap(by=BY))}, as_json=as_json)

@@ -50,6 +50,7 @@ class Action(StrEnum):
     TOKEN_REVOKE = "trust_token.revoke"
     KEY_ROTATE = "signing_key.rotate"
     KEY_DESTROY = "signing_key.destroy"
+    KEY_REWRAP = "signing_key.rewrap"
     BRIDGE_CREATE = "bridge.create"
     BRIDGE_ROTATE = "bridge.rotate"
     BRIDGE_REVOKE = "bridge.revoke"

@@ -54,6 +54,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             device=_device(request),
             by=actor(context, client_ip=request.context.client_ip),
         )
+        # A login may have ended the oldest session, and one by link may have taken an account over.
+        wrote(context, new.revision)
         return pb.LoginResponse(session_id=new.session_id, session=convert.session(new.active))
 
     async def LoginWithTrustToken(
@@ -66,6 +68,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             device=_device(request),
             by=actor(context, client_ip=request.context.client_ip),
         )
+        wrote(context, new.revision)
         return pb.LoginWithTrustTokenResponse(session_id=new.session_id, session=convert.session(new.active))
 
     async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:

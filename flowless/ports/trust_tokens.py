@@ -144,6 +144,6 @@ class SigningKeyStore(Protocol):
         """
         ...
 
-    async def replace_wrapped(self, key_id: str, *, expected: str, wrapped: str) -> None:
+    async def replace_wrapped(self, key_id: str, *, expected: str, wrapped: str, event: AuditEvent) -> None:
         """Store a private part that was wrapped anew; nothing happens when it changed meanwhile."""
         ...

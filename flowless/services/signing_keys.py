@@ -65,12 +65,15 @@ class SigningKeys:
         await self._store.destroy(key_id, event=by.event(Action.KEY_DESTROY, now=self._clock.now(), subject=key_id))
         self.forget()
 
-    async def rewrap(self) -> int:
+    async def rewrap(self, *, by: Actor) -> int:
         """Wrap all private parts under the first key of the file; return how many. Errors: SIGNING_NOT_CONFIGURED."""
         keys = [key for key in await self._store.list() if key.wrapped]
         for key in keys:
             await self._store.replace_wrapped(
-                key.key_id, expected=key.wrapped, wrapped=self._tokens.rewrapped(key).wrapped
+                key.key_id,
+                expected=key.wrapped,
+                wrapped=self._tokens.rewrapped(key).wrapped,
+                event=by.event(Action.KEY_REWRAP, now=self._clock.now(), subject=key.key_id),
             )
         self.forget()
         return len(keys)

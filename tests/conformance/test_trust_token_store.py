@@ -477,6 +477,8 @@ async def test_only_a_retired_key_is_destroyed_and_its_private_part_with_it(stor
 
 async def test_a_private_part_is_replaced_only_where_it_is_as_expected(stores: Stores) -> None:
     await _rotate(stores, 1, 2)
-    await stores.signing_keys.replace_wrapped("k4.pid.1", expected="another", wrapped="never")
-    await stores.signing_keys.replace_wrapped("k4.pid.2", expected="wrapped", wrapped="anew")
+    before = len(await stores.audit.after(0, limit=100))
+    await stores.signing_keys.replace_wrapped("k4.pid.1", expected="another", wrapped="never", event=EVENT)
+    await stores.signing_keys.replace_wrapped("k4.pid.2", expected="wrapped", wrapped="anew", event=EVENT)
     assert {key.wrapped for key in await stores.signing_keys.list()} == {"wrapped", "anew"}
+    assert len(await stores.audit.after(0, limit=100)) - before == 1

@@ -439,6 +439,7 @@ def test_signing_keys_are_rotated_listed_wrapped_anew_and_destroyed(cli: Cli) ->
     old = cli.signing_key_file.read_text()
     cli.signing_key_file.write_text(base64.b64encode(os.urandom(32)).decode() + "\n" + old)
     assert cli.json("keys", "rewrap") == {"rewrapped": 2}
+    assert cli.run("audit", "tail").stdout.count("signing_key.rewrap") == 2
     cli.signing_key_file.write_text(cli.signing_key_file.read_text().splitlines()[0])
     assert _findings(cli)["trust tokens"]["state"] == "ok"
     everything = cli.run("keys", "list").output

@@ -654,6 +654,15 @@ def test_every_call_that_writes_the_log_says_its_revision_in_the_trailing_metada
         assert dict(call.trailing_metadata())[REVISION_KEY] == str(response.revision)
 
 
+def test_a_login_says_the_logs_end_since_it_may_have_ended_the_oldest_session(client: Client) -> None:
+    user = client.register()
+    client.revoke(client.log_in(user).session.handle)
+    request = session_pb2.LoginRequest(login=user.email, password=PASSWORD, context=BROWSER)
+    _, call = client.sessions.Login.with_call(request)
+    _, end = client.end()
+    assert 0 < int(dict(call.trailing_metadata())[REVISION_KEY]) <= end
+
+
 def test_who_proves_again_who_they_are_gets_a_new_id_and_a_new_login_time(client: Client) -> None:
     user = client.register()
     login = client.log_in(user)

@@ -71,15 +71,17 @@ class SqlSigningKeyStore:
 
         await self._database.write(work)
 
-    async def replace_wrapped(self, key_id: str, *, expected: str, wrapped: str) -> None:
+    async def replace_wrapped(self, key_id: str, *, expected: str, wrapped: str, event: AuditEvent) -> None:
         """See the port."""
 
         async def work(tx: WriteTransaction) -> None:
-            await tx.connection.execute(
+            replaced = await tx.connection.execute(
                 sa.update(signing_keys)
                 .where(signing_keys.c.key_id == key_id, signing_keys.c.wrapped_key == expected)
                 .values(wrapped_key=wrapped)
             )
+            if replaced.rowcount:
+                await tx.audit(event)
 
         await self._database.write(work)
 
