@@ -12,7 +12,6 @@ import pytest
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.adapters.passwords.breached import NoBreachedPasswords
 from flowless.adapters.passwords.common import CommonPasswordList
-from flowless.adapters.passwords.hasher import TESTING_PROFILE, Argon2PasswordHasher
 from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
 from flowless.domain.users import Profile, User
 from flowless.services.credentials import UserPasswords
@@ -23,6 +22,7 @@ from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
 from tests.support.attempts import new_limiter
 from tests.support.clock import FakeClock
+from tests.support.passwords import new_hasher
 from tests.support.stores import BY, Stores, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
@@ -39,7 +39,7 @@ class Identity:
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
         self.clock = FakeClock()
-        self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, threads=2)
+        self.hasher = new_hasher()
         policy = PasswordPolicy(
             minimum=12, context_words=(), common=CommonPasswordList(), breached=NoBreachedPasswords()
         )
@@ -98,9 +98,7 @@ class Identity:
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
     async with sqlite(tmp_path) as stores:
-        made = Identity(stores)
-        yield made
-        made.hasher.close()
+        yield Identity(stores)
 
 
 async def _outdate(identity: Identity, user: User) -> str:
