@@ -103,9 +103,13 @@ async def test_what_is_over_the_queue_is_refused_at_once_and_the_queue_is_served
     await _until(lambda: one.jobs == 2)
     for _ in range(3):
         assert await _is_refused(one)
-    assert one.refused == 3
+    with pytest.raises(TrustError) as caught:
+        one.require_room()
+    assert caught.value.reason is Reason.HASHING_OVERLOADED
+    assert one.refused == 4
     one.signal(signal.SIGCONT)
     assert await running != await waiting
+    one.require_room()
     assert one.jobs == 0
 
 

@@ -19,6 +19,10 @@ from trust_core import logs
 class Pool(Protocol):
     """What does the jobs; see `HashingPool`."""
 
+    def require_room(self) -> None:
+        """Raise TrustError HASHING_OVERLOADED if `run` would do so at once."""
+        ...
+
     async def run(self, job: bytes) -> bytes:
         """Have a job done. Raises TrustError HASHING_OVERLOADED."""
         ...
@@ -38,6 +42,10 @@ class Argon2PasswordHasher:
     def can_verify(self, password_hash: str) -> bool:
         """See the port."""
         return schemes.read(password_hash) is not None
+
+    def require_room(self) -> None:
+        """See the port."""
+        self._pool.require_room()
 
     async def hash(self, password: str) -> str:
         """See the port."""

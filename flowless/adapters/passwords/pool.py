@@ -74,13 +74,17 @@ class HashingPool:
             task.cancel()
         await asyncio.gather(*self._running, *(worker.end() for worker in self._workers), return_exceptions=True)
 
+    def require_room(self) -> None:
+        """Raise TrustError HASHING_OVERLOADED if `run` would do so at once."""
+        if self.jobs >= self._max_jobs or self._is_closed:
+            raise self._refusal("too many logins at once; retry later")
+
     async def run(self, job: bytes) -> bytes:
         """Have a job done. Raises TrustError HASHING_OVERLOADED, at once when the queue is full.
 
         A caller that goes away takes a job that still waits with it; one that runs keeps its place to its end.
         """
-        if self.jobs >= self._max_jobs or self._is_closed:
-            raise self._refusal("too many logins at once; retry later")
+        self.require_room()
         self.jobs += 1
         try:
             await self._places.acquire()

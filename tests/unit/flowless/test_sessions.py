@@ -222,3 +222,27 @@ async def test_rotating_does_not_extend_a_session(identity: Identity) -> None:
     assert second.active.idle_remaining == timedelta(minutes=30)
     identity.clock.advance(1_800)
     assert await identity.validate(second.session_id) is DenialReason.IDLE
+
+
+async def test_a_login_that_cannot_be_hashed_now_looks_nobody_up(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await identity.register()
+    active = await identity.log_in()
+
+    def full() -> None:
+        raise TrustError(Reason.HASHING_OVERLOADED, "full")
+
+    async def unexpected(*_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(identity.hasher, "require_room", full)
+    monkeypatch.setattr(identity.stores.users, "credentials_by_email", unexpected)
+    monkeypatch.setattr(identity.sessions, "active", unexpected)
+    for attempt in (
+        identity.log_in(),
+        identity.logins.reauthenticate(active.session_id, PASSWORD, context=CONTEXT, by=BY),
+    ):
+        with pytest.raises(TrustError) as caught:
+            await attempt
+        assert caught.value.reason is Reason.HASHING_OVERLOADED
