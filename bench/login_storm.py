@@ -1,9 +1,11 @@
 """Measure validations while logins saturate the hashing pool, beside validations without: part of `make bench`.
 
 Real processes: Flowless with the default password profile, a sidecar, and a process that logs in as fast as it is
-let. Quiet and stormy phases take turns, so that both see the same machine. Validations are asked by a Python client,
-whose own time is in every figure: at the sidecar (hits), and at Flowless (each reads the database). Speed never fails
-the command.
+let. Quiet and stormy phases take turns with a control, so that all see the same machine: in the control the same
+hashing workers hash as much as they can, for a process that is not Flowless. What it costs validations is the
+machine's share, and what a storm costs beyond it is the logins'. Validations are asked by a Python client, whose own
+time is in every figure: at the sidecar (hits), and at Flowless (each reads the database). Speed never fails the
+command.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ import grpc
 
 from bench import report, sessions
 from bench.samples import DIFFERENT_IDS, Sample, Subject, over_rounds, timed
+from flowless.adapters.passwords import jobs
+from flowless.adapters.passwords.pool import HashingPool, hashing_workers
 from tools.processes import (
     LAUNCHER,
     ROOT,
@@ -34,6 +38,7 @@ from tools.processes import (
     exit_on_sigterm,
     temporary_directory,
 )
+from trust_core.clock import SystemClock
 from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, session_pb2, session_pb2_grpc, validator_pb2_grpc
 
 CALL_SECONDS: Final = 30.0
@@ -43,6 +48,9 @@ RETRY_SECONDS: Final = 1.0
 """What a client that is refused waits, as RetryInfo asks it to."""
 UNLIMITED: Final = {name: value for name, value in TESTING.items() if name.startswith("FLOWLESS_ATTEMPTS_")}
 NAMES: Final = ("hit at the sidecar", "read at Flowless")
+BESIDE: Final = ("quiet", "hashing elsewhere", "a storm of logins")
+PROFILE: Final = "rfc9106-second"
+"""The default, which Flowless is measured with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,28 @@ async def storm(address: str, secret: str) -> None:
     print(json.dumps(counted))
 
 
+async def hash_for_nobody() -> None:
+    """Keep as many hashing workers busy as Flowless has, until standard input ends."""
+    pool = HashingPool(
+        profile=PROFILE,
+        workers=(workers := hashing_workers(profile=PROFILE, servers=1)),
+        max_waiting=workers,
+        clock=SystemClock(),
+    )
+
+    async def keep_busy() -> None:
+        while True:
+            await pool.run(jobs.to_hash(b"nobody's"))
+
+    tasks = [asyncio.create_task(keep_busy()) for _ in range(2 * workers)]
+    await asyncio.to_thread(sys.stdin.read)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await pool.close()
+    print("{}")
+
+
 class Storm:
     """Counts of the logins that were tried while it blew."""
 
@@ -98,31 +128,38 @@ class Storm:
     @contextmanager
     def blowing(self, address: str, bridge: BridgeCredential) -> Iterator[None]:
         """Log in from a process of its own while the block runs. The secret goes through standard input."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, str(LAUNCHER), str(os.getpid())),
-                *(sys.executable, "-m", "bench.login_storm", "--storm", address),
-            ],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(bridge.secret + "\n")
-        process.stdin.flush()
-        time.sleep(1.0)  # until the queue is full
         begun = time.monotonic()
-        try:
+        with _beside("--storm", address, said=bridge.secret) as told:
             yield
-        finally:
-            self.seconds += time.monotonic() - begun + 1.0
-            out, _ = process.communicate(timeout=CALL_SECONDS)
-            if process.returncode != 0:
-                raise ProcessError(f"the storm ended with {process.returncode}")
-            self.ended.update(json.loads(out))
+            self.seconds += time.monotonic() - begun
+        self.ended.update(told)
+
+
+@contextmanager
+def _beside(*arguments: str, said: str = "") -> Iterator[dict[str, int]]:
+    """Run this module beside the block; what it printed at the end is in the dictionary then."""
+    told: dict[str, int] = {}
+    launcher = (sys.executable, str(LAUNCHER), str(os.getpid()))
+    process = subprocess.Popen(
+        [*launcher, sys.executable, "-m", "bench.login_storm", *arguments],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(said + "\n")
+    process.stdin.flush()
+    time.sleep(1.0)  # until it is at work
+    try:
+        yield told
+    finally:
+        out, _ = process.communicate(timeout=CALL_SECONDS)
+    if process.returncode != 0:
+        raise ProcessError(f"{arguments[0]} ended with {process.returncode}")
+    told.update(json.loads(out))
 
 
 def run(size: Size) -> str:
     """Start everything, measure, and write the report."""
-    samples: dict[tuple[str, bool], list[Sample]] = {(name, stormy): [] for name in NAMES for stormy in (False, True)}
+    samples: dict[tuple[str, str], list[Sample]] = {(name, beside): [] for name in NAMES for beside in BESIDE}
     storms = Storm()
     with temporary_directory() as directory, ExitStack() as stack:
         # The real cost of hashing, and hardly a limit on attempts: the storm is to reach the pool.
@@ -138,11 +175,15 @@ def run(size: Size) -> str:
         subjects = _subjects(to_sidecar, to_flowless, bridge, logins)
         for number in range(size.rounds):
             print(f"bench: login storm, round {number + 1} of {size.rounds}", file=sys.stderr, flush=True)
-            for name, subject in subjects.items():
-                samples[name, False].append(subject(size.seconds))
-            with storms.blowing(flowless.address, bridge):
-                for name, subject in subjects.items():
-                    samples[name, True].append(subject(size.seconds))
+            phases: tuple[AbstractContextManager[object], ...] = (
+                nullcontext(),
+                _beside("--hash-for-nobody"),
+                storms.blowing(flowless.address, bridge),
+            )
+            for beside, phase in zip(BESIDE, phases, strict=True):
+                with phase:
+                    for name, subject in subjects.items():
+                        samples[name, beside].append(subject(size.seconds))
     return _report(size, samples, storms)
 
 
@@ -164,19 +205,20 @@ def _subjects(
     return {name: timed(call) for name, call in zip(NAMES, calls, strict=True)}
 
 
-def _report(size: Size, samples: dict[tuple[str, bool], list[Sample]], storms: Storm) -> str:
+def _report(size: Size, samples: dict[tuple[str, str], list[Sample]], storms: Storm) -> str:
     rows = []
     for name in NAMES:
-        quiet, stormy = over_rounds(samples[name, False]), over_rounds(samples[name, True])
-        rows += [
-            [name, *(report.figure(value / 1e3) for value in (quiet.p50_us, quiet.p99_us)), "", ""],
-            [
-                f"{name}, in a storm",
-                *(report.figure(value / 1e3) for value in (stormy.p50_us, stormy.p99_us)),
-                report.figure(stormy.p50_us / quiet.p50_us),
-                report.figure(stormy.p99_us / quiet.p99_us),
-            ],
-        ]
+        quiet = over_rounds(samples[name, BESIDE[0]])
+        for beside in BESIDE:
+            sample = over_rounds(samples[name, beside])
+            rows.append(
+                [
+                    f"{name}, {beside}",
+                    *(report.figure(value / 1e3) for value in (sample.p50_us, sample.p99_us)),
+                    report.figure(sample.p50_us / quiet.p50_us),
+                    report.figure(sample.p99_us / quiet.p99_us),
+                ]
+            )
     tried = sum(storms.ended.values())
     logins = ", ".join(f"{code} {count:,}" for code, count in sorted(storms.ended.items()))
     return "\n\n".join(
@@ -202,9 +244,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.login_storm", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how fast")
     parser.add_argument("--storm", metavar="ADDRESS", help=argparse.SUPPRESS)
+    parser.add_argument("--hash-for-nobody", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.storm:
         asyncio.run(storm(arguments.storm, sys.stdin.readline().strip()))
+        return 0
+    if arguments.hash_for_nobody:
+        asyncio.run(hash_for_nobody())
         return 0
     exit_on_sigterm()
     try:

@@ -26,6 +26,7 @@ from flowless.adapters.metrics import (
 from flowless.adapters.paseto import PasetoTokens
 from flowless.adapters.passwords.breached import BreachedPasswordRanges, NoBreachedPasswords
 from flowless.adapters.passwords.hasher import Argon2PasswordHasher
+from flowless.adapters.passwords.pool import HashingPool, hashing_workers
 from flowless.adapters.redis.calls import MAX_CONNECTIONS
 from flowless.adapters.redis.connect import connect
 from flowless.adapters.redis.payload import KEY_BYTES, PayloadSealer
@@ -131,14 +132,14 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
     """
     clock = SystemClock()
     async with AsyncExitStack() as closing:
-        hasher = Argon2PasswordHasher(
+        pool = HashingPool(
             profile=settings.password_profile,
+            workers=hashing_workers(profile=settings.password_profile, servers=settings.workers),
             max_waiting=settings.hashing_queue,
-            # All workers together have a thread per core.
-            threads=max(1, (os.cpu_count() or 1) // settings.workers),
-            pepper=settings.pepper(),
+            clock=clock,
         )
-        closing.callback(hasher.close)
+        closing.push_async_callback(pool.close)
+        hasher = Argon2PasswordHasher(profile=settings.password_profile, pool=pool, pepper=settings.pepper())
         database = open_database(settings)
         closing.push_async_callback(database.close)
         await require_current(database)

@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from flowless.adapters.mail_templates import LANGUAGE, MailTemplates, TemplateError
 from flowless.adapters.paseto import WRAPPING_KEY_BYTES
 from flowless.adapters.passwords.common import CommonPasswordList
-from flowless.adapters.passwords.hasher import PROFILES, TESTING_PROFILE
 from flowless.adapters.passwords.pepper import Pepper, PepperError
+from flowless.adapters.passwords.profiles import PROFILES, TESTING_PROFILE
 from flowless.adapters.redis.connect import problem_of
 from flowless.adapters.redis.payload import KEY_BYTES
 from flowless.adapters.smtp import is_ca_file, sender_of
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     link_urls: dict[str, str] = Field(
         {}, description="purpose -> https://… with {token}: what Flowless sends by mail, and where links lead"
     )
-    hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing thread")
+    hashing_queue: int = Field(64, ge=0, le=10_000, description="logins that may wait for a hashing worker")
     attempts_free: int = Field(5, ge=1, le=100, description="failed logins of an account and network without a wait")
     attempts_delay_max_seconds: int = Field(
         900,

@@ -13,7 +13,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from trust_core import logs
+from trust_core.programs import python_command
 
 EXIT_INCURABLE: Final = 4
 """Settings or schema have to be mended: a restart cannot help."""
@@ -111,9 +111,7 @@ class Supervisor:
 
     def __init__(self, *, workers: int, arguments: Sequence[str], stop_seconds: float) -> None:
         """`arguments` follow `flowless serve`; a worker that has not drained after `stop_seconds` is killed."""
-        # As `-m` the parent has its directory on the path, as a script it has not: nor may its workers then.
-        safe = [] if sys.modules["__main__"].__spec__ is not None and not sys.flags.safe_path else ["-P"]
-        self._command = [sys.executable, *safe, "-m", "flowless", "serve", *arguments]
+        self._command = python_command("flowless", "serve", *arguments)
         self._count = workers
         self._stop_seconds = stop_seconds
         self._running: dict[int, Process] = {}

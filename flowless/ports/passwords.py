@@ -22,6 +22,10 @@ class PasswordHasher(Protocol):
         """Whether a hash of another system is of a known scheme and not dearer than allowed."""
         ...
 
+    def require_room(self) -> None:
+        """Raise TrustError HASHING_OVERLOADED if a job would be refused now: nothing needs to be looked up for it."""
+        ...
+
     async def hash(self, password: str) -> str:
         """Hash a new password with today's profile."""
         ...

@@ -66,6 +66,13 @@ class UserPasswords:
         self._clock = clock
         self._random = random
 
+    def require_room(self) -> None:
+        """Raise HASHING_OVERLOADED if no password can be compared now, before any work is done for one.
+
+        So a storm of logins costs the event loop, which validates sessions beside it, as little as can be.
+        """
+        self._hasher.require_room()
+
     async def prove(self, found: Credentials | None, password: str, *, action: Action, by: Actor) -> Verdict:
         """Compare a password; leave an event and raise LOGIN_REFUSED when it is not this active user's.
 

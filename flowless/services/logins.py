@@ -116,6 +116,7 @@ class Logins:
         check_password("password", password, fields)
         check_device(device, fields)
         fields.refuse()
+        self._passwords.require_room()
         account = self._users.account_of(login)
         async with self._attempts.attempt(AttemptKind.LOGIN, account=account, context=device.context, by=by):
             return await self._log_in(login, password, device=device, by=by)
@@ -153,6 +154,7 @@ class Logins:
         check_password("password", password, fields)
         check_required_context(context, fields)
         fields.refuse()
+        self._passwords.require_room()
         active = await self._sessions.active(session_id)
         user_id = active.user.id
         attempt = self._attempts.attempt(

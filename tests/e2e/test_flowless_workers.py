@@ -15,15 +15,12 @@ import grpc
 import pytest
 
 from tests.support.flowless import Client
+from tests.support.processes import children, is_alive
 from tools.processes import ROOT, TESTING, FlowlessProcess
 from trustlayer.v1 import types_pb2
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 ALL_SCOPES = ("validate", "identity", "sessions", "admin")
-
-
-def _children(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def _until(what: Callable[[], bool], *, seconds: float = 15.0) -> None:
@@ -33,14 +30,7 @@ def _until(what: Callable[[], bool], *, seconds: float = 15.0) -> None:
         time.sleep(0.02)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _pids_serving(port: int, pids: set[int]) -> set[int]:
+def _pids_serving(port: int, pids: frozenset[int]) -> set[int]:
     """Those of the processes that have a client's connection to the port."""
     # gRPC listens with IPv6 sockets for IPv4 too.
     tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
@@ -80,34 +70,34 @@ def _serve(directory: Path, *arguments: str, listen: str) -> "subprocess.Complet
 
 def test_every_worker_serves_and_all_end_with_the_supervisor(run_dir: Path) -> None:
     with _process(run_dir) as flowless:
-        workers = _children(flowless.pid)
+        workers = children(flowless.pid)
         port = int(flowless.address.rpartition(":")[2])
         assert len(workers) == 2
         with _channels(flowless.address, 24):
             assert _pids_serving(port, workers) == workers
         assert {'"worker": 1' in flowless.log.read_text(), '"worker": 2' in flowless.log.read_text()} == {True}
         assert flowless.stop() == 0
-        assert not any(map(_is_alive, workers))
+        assert not any(map(is_alive, workers))
         assert flowless.log.read_text().count('"stopped"') == 2
 
 
 def test_a_killed_worker_comes_back_while_calls_go_on(run_dir: Path) -> None:
     with _process(run_dir) as flowless:
         secret = flowless.create_bridge("b", ALL_SCOPES).secret
-        before = _children(flowless.pid)
+        before = children(flowless.pid)
         os.kill(victim := min(before), signal.SIGKILL)
         with grpc.insecure_channel(flowless.address) as channel:
             grpc.channel_ready_future(channel).result(10)
             assert Client(channel, secret).new_session().session_id
-        _until(lambda: len(_children(flowless.pid) - {victim}) == 2)
+        _until(lambda: len(children(flowless.pid) - {victim}) == 2)
         assert '"worker ended"' in flowless.log.read_text()
 
 
 def test_workers_drain_when_their_supervisor_is_killed(run_dir: Path) -> None:
     with _process(run_dir) as flowless:
-        workers = _children(flowless.pid)
+        workers = children(flowless.pid)
         flowless.kill()
-        _until(lambda: not any(map(_is_alive, workers)))
+        _until(lambda: not any(map(is_alive, workers)))
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])

@@ -20,7 +20,7 @@ from argon2.exceptions import Argon2Error
 
 _MIB: Final = 1024 * 1024
 MAX_MEMORY: Final = 256 * _MIB
-"""Bytes that checking one hash may take; times the number of hashing threads that is what all of them may take."""
+"""Bytes that checking one hash may take; times the number of hashing workers that is what all of them may take."""
 _ARGON2_MAX_WORK: Final = 1024 * _MIB  # memory times passes
 _ARGON2_MAX_LANES: Final = 16
 _BCRYPT_MAX_COST: Final = 14

@@ -1,50 +1,22 @@
-"""Hashing is expensive on purpose: it is bounded, sheds load, and costs the same for users that do not exist."""
+"""A password matches its own hash and no other, and a refusal costs the same for users that do not exist."""
 
-import asyncio
-import threading
-from collections.abc import Iterator
+import json
 from typing import Any
 
 import argon2
 import pytest
 
-from flowless.adapters.passwords import schemes
-from flowless.adapters.passwords.hasher import PROFILES, TESTING_PROFILE, Argon2PasswordHasher
+from flowless.adapters.passwords import jobs, schemes
+from flowless.adapters.passwords.hasher import Argon2PasswordHasher
+from flowless.adapters.passwords.jobs import JobFailedError
+from flowless.adapters.passwords.profiles import PROFILES, TESTING_PROFILE, decoy
 from flowless.ports.passwords import Verdict
-from trust_core.errors import Reason, TrustError
-
-ENOUGH = 20.0
-
-
-class Held:
-    """Stands before the real hashing, so that a test decides when a thread is done."""
-
-    def __init__(self, hasher: Argon2PasswordHasher) -> None:
-        self._real: Any = hasher._hasher
-        self.release = threading.Event()
-        self.begun = 0
-        hasher._hasher = self  # type: ignore[assignment]
-
-    def hash(self, password: str) -> str:
-        self.begun += 1
-        assert self.release.wait(ENOUGH)
-        return str(self._real.hash(password))
-
-    def check_needs_rehash(self, password_hash: str) -> bool:
-        return bool(self._real.check_needs_rehash(password_hash))
+from tests.support.passwords import HashingHere, new_hasher
 
 
 @pytest.fixture
-def hasher() -> Iterator[Argon2PasswordHasher]:
-    made = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=1, threads=1)
-    yield made
-    made.close()
-
-
-async def _begun(held: Held, count: int) -> None:
-    async with asyncio.timeout(ENOUGH):
-        while held.begun < count:
-            await asyncio.sleep(0.001)
+def hasher() -> Argon2PasswordHasher:
+    return new_hasher()
 
 
 async def test_a_password_matches_its_hash_and_no_other(hasher: Argon2PasswordHasher) -> None:
@@ -54,6 +26,15 @@ async def test_a_password_matches_its_hash_and_no_other(hasher: Argon2PasswordHa
     assert await hasher.verify(stored, "wrong") == Verdict(matches=False)
     assert await hasher.verify(stored, "") == Verdict(matches=False)
     assert await hasher.verify(stored, "correct\0") == Verdict(matches=False)
+
+
+@pytest.mark.parametrize("password", ["\0", "\u00e4\u4e2d\U0001f511", '"\\\n', "\udc80", "x" * 100_000])
+async def test_a_password_of_any_characters_reaches_the_worker_as_it_is(
+    hasher: Argon2PasswordHasher, password: str
+) -> None:
+    stored = await hasher.hash(password)
+    assert argon2.PasswordHasher().verify(stored, password.encode("utf-8", "surrogatepass"))
+    assert (await hasher.verify(stored, password)).matches
 
 
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != TESTING_PROFILE])
@@ -74,88 +55,87 @@ async def test_a_stored_hash_that_is_none_matches_nothing(hasher: Argon2Password
     assert await hasher.verify(stored, "correct") == Verdict(matches=False)
 
 
-@pytest.mark.parametrize("stored", [None, ""])
-async def test_an_unknown_user_costs_one_check_against_a_hash_of_todays_profile(
-    hasher: Argon2PasswordHasher, stored: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared: list[str] = []
-    read = schemes.read
+class _Compared:
+    """What was compared with a password, hash by hash."""
 
-    def noting(inner: str) -> schemes.Known | None:
-        known = read(inner)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hashes: list[str] = []
+        self._read = schemes.read
+        monkeypatch.setattr(schemes, "read", self._noting)
+
+    def _noting(self, inner: str) -> schemes.Known | None:
+        known = self._read(inner)
         if known is None:
             return None
 
         def check(password: bytes) -> bool:
-            compared.append(inner)
+            self.hashes.append(inner)
             return known.check(password)
 
         return schemes.Known(check, is_ours=known.is_ours)
 
-    monkeypatch.setattr(schemes, "read", noting)
+
+@pytest.mark.parametrize("stored", [None, "", "no hash", "pepper=lost;$argon2id$v=19$m=8,t=1,p=1$c2FsdA$"])
+async def test_an_unknown_user_costs_one_check_against_a_hash_of_todays_profile(
+    hasher: Argon2PasswordHasher, stored: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = _Compared(monkeypatch)
     assert await hasher.verify(stored, "anything") == Verdict(matches=False)
-    (one,) = compared
+    (one,) = compared.hashes
     assert argon2.extract_parameters(one) == PROFILES[TESTING_PROFILE]
 
 
-async def test_what_is_over_the_queue_is_refused_at_once_and_the_queue_is_served(
-    hasher: Argon2PasswordHasher,
-) -> None:
-    held = Held(hasher)
-    running, waiting = (asyncio.ensure_future(hasher.hash(text)) for text in ("one", "two"))
-    await _begun(held, 1)
-    for refused in (hasher.hash("three"), hasher.verify(None, "three")):
-        with pytest.raises(TrustError) as caught:
-            await refused
-        assert caught.value.reason is Reason.HASHING_OVERLOADED
-        assert caught.value.retry_after is not None
-    held.release.set()
-    hashes = await asyncio.wait_for(asyncio.gather(running, waiting), ENOUGH)
-    assert (await hasher.verify(hashes[1], "two")).matches
-
-
-async def test_a_job_that_runs_keeps_its_place_when_its_caller_gave_up(hasher: Argon2PasswordHasher) -> None:
-    held = Held(hasher)
-    gone = asyncio.ensure_future(hasher.hash("x"))
-    await _begun(held, 1)
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
-    waiting = asyncio.ensure_future(hasher.hash("y"))
-    await asyncio.sleep(0)
-    with pytest.raises(TrustError) as caught:
-        await hasher.hash("z")
-    assert caught.value.reason is Reason.HASHING_OVERLOADED
-    held.release.set()
-    assert await asyncio.wait_for(waiting, ENOUGH)
-
-
-async def test_a_job_that_waits_goes_with_its_caller_and_is_never_hashed(hasher: Argon2PasswordHasher) -> None:
-    held = Held(hasher)
-    running = asyncio.ensure_future(hasher.hash("x"))
-    await _begun(held, 1)
-    for _ in range(50):
-        gone = asyncio.ensure_future(hasher.hash("gone"))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        await asyncio.sleep(0)
-    waiting = asyncio.ensure_future(hasher.hash("y"))
-    await asyncio.sleep(0)
-    held.release.set()
-    assert all(await asyncio.wait_for(asyncio.gather(running, waiting), ENOUGH))
-    assert held.begun == 2
-    assert hasher.jobs == 0
-
-
-async def test_a_hash_that_fails_gives_its_place_back(
+async def test_a_refusal_of_a_cheaper_hash_costs_a_check_of_todays_beside_and_a_match_does_not(
     hasher: Argon2PasswordHasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(hasher, "_hasher", None)
-        for _ in range(5):
-            with pytest.raises(AttributeError):
-                await hasher.hash("x")
-    assert await hasher.hash("x")
+    stored = argon2.PasswordHasher(time_cost=1, memory_cost=16, parallelism=1).hash("correct")
+    compared = _Compared(monkeypatch)
+    assert not (await hasher.verify(stored, "wrong")).matches
+    first, second = compared.hashes
+    assert (first, argon2.extract_parameters(second)) == (stored, PROFILES[TESTING_PROFILE])
+    assert (await hasher.verify(stored, "correct")).matches
+    assert compared.hashes[2:] == [stored]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_nobody_is_compared_with_costs_what_a_hash_of_the_profile_does(profile: str) -> None:
+    made = decoy(profile)
+    known = schemes.read(made)
+    assert known is not None
+    assert not known.check(b"anything")
+    hasher = argon2.PasswordHasher.from_parameters(PROFILES[profile])
+    assert not hasher.check_needs_rehash(made)
+    assert len(made) == len(hasher.hash("anything"))
+    assert made != decoy(profile)
+
+
+async def test_a_match_that_was_not_asked_for_is_a_no() -> None:
+    class Overdoing(HashingHere):
+        async def run(self, job: bytes) -> bytes:
+            await super().run(job)
+            return json.dumps({"match": 1}).encode()
+
+    hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, pool=Overdoing())
+    assert await hasher.verify(await new_hasher().hash("correct"), "correct") == Verdict(matches=False)
+
+
+async def test_a_job_that_fails_is_an_error_and_says_no_more_than_its_name(
+    hasher: Argon2PasswordHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> str:
+        raise MemoryError("of the password secret")
+
+    monkeypatch.setattr(argon2.PasswordHasher, "hash", broken)
+    with pytest.raises(JobFailedError) as caught:
+        await hasher.hash("secret")
+    assert str(caught.value) == "MemoryError"
+
+
+@pytest.mark.parametrize("job", [b"", b"{}", b"\xff", b"[]", b'{"compare": 1}'])
+def test_a_job_that_is_none_is_answered_with_a_failure(job: bytes) -> None:
+    answer = jobs.perform(job, argon2.PasswordHasher.from_parameters(PROFILES[TESTING_PROFILE]))
+    with pytest.raises(JobFailedError):
+        jobs.first_match(answer)
 
 
 def test_profiles_cost_what_their_sources_say() -> None:

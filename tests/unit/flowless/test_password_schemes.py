@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import time
-from collections.abc import AsyncIterator
 
 import argon2
 import bcrypt
@@ -12,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowless.adapters.passwords import schemes
-from flowless.adapters.passwords.hasher import TESTING_PROFILE, Argon2PasswordHasher
+from flowless.adapters.passwords.hasher import Argon2PasswordHasher
 from flowless.adapters.passwords.pepper import Pepper, PepperError
 from flowless.ports.passwords import Verdict
+from tests.support.passwords import new_hasher
 
 PASSWORD = "correct horse battery"
 SALT = b"sixteen byte salt"
@@ -62,10 +62,8 @@ FOREIGN = {
 
 
 @pytest.fixture
-async def hasher() -> AsyncIterator[Argon2PasswordHasher]:
-    made = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, threads=1)
-    yield made
-    made.close()
+def hasher() -> Argon2PasswordHasher:
+    return new_hasher()
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -138,28 +136,24 @@ ONE, TWO = ("one", b"\1" * 32), ("two", b"\2" * 32)
 
 
 def _peppered(*keys: tuple[str, bytes]) -> Argon2PasswordHasher:
-    return Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=10, threads=1, pepper=Pepper(keys=keys))
+    return new_hasher(pepper=Pepper(keys=keys))
 
 
 async def test_a_pepper_is_needed_to_match_and_can_be_changed() -> None:
     plain, one, both, two = _peppered(), _peppered(ONE), _peppered(TWO, ONE), _peppered(TWO)
-    try:
-        unpeppered, of_one = await plain.hash(PASSWORD), await one.hash(PASSWORD)
-        assert of_one.startswith("pepper=one;$argon2id$")
-        assert await one.verify(of_one, PASSWORD) == Verdict(matches=True)
-        assert await one.verify(unpeppered, PASSWORD) == Verdict(matches=True, outdated=True)
-        assert await both.verify(of_one, PASSWORD) == Verdict(matches=True, outdated=True)
-        of_two = await both.hash(PASSWORD)
-        assert await both.verify(of_two, PASSWORD) == Verdict(matches=True)
-        for hasher in (plain, two):
-            assert await hasher.verify(of_one, PASSWORD) == Verdict(matches=False)
-        # Without the key, the hash that is stored is of something else.
-        assert await plain.verify(of_one.partition(";")[2], PASSWORD) == Verdict(matches=False)
-        assert await one.verify(of_one, "wrong") == Verdict(matches=False)
-        assert await one.verify(FOREIGN["bcrypt 2b"], PASSWORD) == Verdict(matches=True, outdated=True)
-    finally:
-        for hasher in (plain, one, both, two):
-            hasher.close()
+    unpeppered, of_one = await plain.hash(PASSWORD), await one.hash(PASSWORD)
+    assert of_one.startswith("pepper=one;$argon2id$")
+    assert await one.verify(of_one, PASSWORD) == Verdict(matches=True)
+    assert await one.verify(unpeppered, PASSWORD) == Verdict(matches=True, outdated=True)
+    assert await both.verify(of_one, PASSWORD) == Verdict(matches=True, outdated=True)
+    of_two = await both.hash(PASSWORD)
+    assert await both.verify(of_two, PASSWORD) == Verdict(matches=True)
+    for hasher in (plain, two):
+        assert await hasher.verify(of_one, PASSWORD) == Verdict(matches=False)
+    # Without the key, the hash that is stored is of something else.
+    assert await plain.verify(of_one.partition(";")[2], PASSWORD) == Verdict(matches=False)
+    assert await one.verify(of_one, "wrong") == Verdict(matches=False)
+    assert await one.verify(FOREIGN["bcrypt 2b"], PASSWORD) == Verdict(matches=True, outdated=True)
 
 
 def test_a_pepper_file_holds_ids_and_keys() -> None:

@@ -12,7 +12,6 @@ import pytest
 from flowless.adapters.email_addresses import LibraryEmailAddresses
 from flowless.adapters.passwords.breached import NoBreachedPasswords
 from flowless.adapters.passwords.common import CommonPasswordList
-from flowless.adapters.passwords.hasher import TESTING_PROFILE, Argon2PasswordHasher
 from flowless.domain.sessions import ActiveSession, SessionActivity, SessionLimits
 from flowless.domain.users import Profile, User
 from flowless.services.credentials import UserPasswords
@@ -23,6 +22,7 @@ from flowless.services.sessions import NewSession, Sessions
 from flowless.services.users import Users
 from tests.support.attempts import new_limiter
 from tests.support.clock import FakeClock
+from tests.support.passwords import new_hasher
 from tests.support.stores import BY, Stores, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
@@ -39,7 +39,7 @@ class Identity:
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
         self.clock = FakeClock()
-        self.hasher = Argon2PasswordHasher(profile=TESTING_PROFILE, max_waiting=100, threads=2)
+        self.hasher = new_hasher()
         policy = PasswordPolicy(
             minimum=12, context_words=(), common=CommonPasswordList(), breached=NoBreachedPasswords()
         )
@@ -98,9 +98,7 @@ class Identity:
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
     async with sqlite(tmp_path) as stores:
-        made = Identity(stores)
-        yield made
-        made.hasher.close()
+        yield Identity(stores)
 
 
 async def _outdate(identity: Identity, user: User) -> str:
@@ -224,3 +222,27 @@ async def test_rotating_does_not_extend_a_session(identity: Identity) -> None:
     assert second.active.idle_remaining == timedelta(minutes=30)
     identity.clock.advance(1_800)
     assert await identity.validate(second.session_id) is DenialReason.IDLE
+
+
+async def test_a_login_that_cannot_be_hashed_now_looks_nobody_up(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await identity.register()
+    active = await identity.log_in()
+
+    def full() -> None:
+        raise TrustError(Reason.HASHING_OVERLOADED, "full")
+
+    async def unexpected(*_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(identity.hasher, "require_room", full)
+    monkeypatch.setattr(identity.stores.users, "credentials_by_email", unexpected)
+    monkeypatch.setattr(identity.sessions, "active", unexpected)
+    for attempt in (
+        identity.log_in(),
+        identity.logins.reauthenticate(active.session_id, PASSWORD, context=CONTEXT, by=BY),
+    ):
+        with pytest.raises(TrustError) as caught:
+            await attempt
+        assert caught.value.reason is Reason.HASHING_OVERLOADED

@@ -60,7 +60,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BRIDGE_NAME_TAKEN: _ErrorReason.ValueType  # 14
     """ALREADY_EXISTS. Another bridge has this name."""
     ERROR_REASON_HASHING_OVERLOADED: _ErrorReason.ValueType  # 15
-    """RESOURCE_EXHAUSTED with RetryInfo. The password hashing queue is full."""
+    """RESOURCE_EXHAUSTED with RetryInfo. The password hashing queue is full, or a hashing process was lost."""
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 16
     """UNAVAILABLE with RetryInfo. The database is locked, unreachable or failing."""
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 17
@@ -155,7 +155,7 @@ ERROR_REASON_USER_NAME_TAKEN: ErrorReason.ValueType  # 13
 ERROR_REASON_BRIDGE_NAME_TAKEN: ErrorReason.ValueType  # 14
 """ALREADY_EXISTS. Another bridge has this name."""
 ERROR_REASON_HASHING_OVERLOADED: ErrorReason.ValueType  # 15
-"""RESOURCE_EXHAUSTED with RetryInfo. The password hashing queue is full."""
+"""RESOURCE_EXHAUSTED with RetryInfo. The password hashing queue is full, or a hashing process was lost."""
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE with RetryInfo. The database is locked, unreachable or failing."""
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 17
