@@ -8,11 +8,13 @@ guarded, not only those that are configured.
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from bridge_sidecar.http_requests import Headers
-from trustlayer.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from trustlayer.v1 import types_pb2  # the settings know these names, and need no messages
 
 MAX_BYTES: Final = 8 * 1024
 """Of all values together: servers take about this much for all headers of a request."""
@@ -20,7 +22,7 @@ _FOLDED = re.compile(r"[^a-z0-9]", re.ASCII)
 _PLAIN: Final = "!#$&'()*+-./:;<=>?@[]^_`{|}~"
 """Signs that are sent as they are. Percent-encoded are all others: the percent sign, the comma, quotes, blanks."""
 
-_VALUES: Final[dict[str, Callable[[types_pb2.Session], str]]] = {
+_VALUES: Final["dict[str, Callable[[types_pb2.Session], str]]"] = {
     "x-user-id": lambda session: encode(session.user.id),
     "x-session-handle": lambda session: encode(session.handle),
     "x-user-roles": lambda session: ",".join(map(encode, session.user.roles)),
@@ -54,7 +56,7 @@ def encode(text: str) -> str:
     return quote(text, safe=_PLAIN, errors="replace")
 
 
-def identity_headers(session: types_pb2.Session, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+def identity_headers(session: "types_pb2.Session", names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Write the headers of these names. One that would be empty is left out. Raises `IdentityTooLargeError`."""
     written = [(name, _VALUES[name](session)) for name in names]
     if sum(len(value) for _, value in written) > MAX_BYTES:
