@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from tests.support.echo_app import websocket_accept
@@ -214,6 +216,18 @@ def test_a_client_that_is_no_trusted_proxy_is_known_by_its_own_address_whatever_
 def test_a_missing_role_is_403_and_names_no_challenge(proxied: Proxied) -> None:
     person = proxied.guarded.log_in(roles=("editor",))
     assert _refusal(proxied.get("/admin/users", [person.cookie])) == (403, "ROLE_MISSING")
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [("Cancel", grpc.StatusCode.UNAUTHENTICATED), ("Delete", grpc.StatusCode.PERMISSION_DENIED)],
+)
+def test_a_grpc_client_is_refused_in_its_own_words(proxied: Proxied, method: str, code: grpc.StatusCode) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{proxied.port}") as channel:
+        call: Any = channel.unary_unary(f"/shop.v1.Orders/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", timeout=CALL_SECONDS)
+    assert caught.value.code() is code
 
 
 def test_an_old_proof_asks_for_a_fresh_one_as_rfc_9470_has_it(proxied: Proxied, ada: Person) -> None:

@@ -48,6 +48,10 @@ match = ["GET /keys"]
 mode = "strict"
 
 [[routes]]
+name = "orders"
+match = ["grpc shop.v1.Orders/Cancel"]
+
+[[routes]]
 name = "everything"
 match = ["GET /app/**", "POST /app/**", "OPTIONS /app/**"]
 """
