@@ -126,16 +126,18 @@ faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, 
 ## ---- measure ----
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure the hit path beside its alternatives, the sidecar's memory, storage, and a storm of logins
+bench: $(INSTALLED) ## measure the hit path beside its alternatives, the sidecar's memory, storage, a storm of logins, and requests through Envoy
 	@$(PY) -m bench
 	@$(PY) -m bench.storage
 	@$(PY) -m bench.login_storm
+	@$(PY) -m bench.envoy
 
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not how fast
 	@$(PY) -m bench --quick
 	@$(PY) -m bench.storage --quick
 	@$(PY) -m bench.login_storm --quick
+	@$(PY) -m bench.envoy --quick
 
 .PHONY: bench-server-model
 bench-server-model: $(INSTALLED) ## compare server models for the sidecar (docs/decisions)

@@ -22,7 +22,7 @@ import redis
 
 from bench import alternatives, processes, report, sessions
 from bench.in_process import InProcessHits
-from bench.native_load import LoadError, NativeLoad, NativeLoadUnavailableError, build, write_requests
+from bench.native_load import LoadError, NativeLoad, NativeLoadUnavailableError, build, grpc_method, write_requests
 from bench.samples import DIFFERENT_IDS, Sample, Subject, native, over_rounds, timed
 from tools.processes import (
     TESTING,
@@ -129,7 +129,9 @@ class Rig:
 
     def native_load(self, directory: Path, binary: Path) -> NativeLoad:
         files = write_requests(directory, "hit", [request.SerializeToString() for request in self.requests])
-        return NativeLoad(binary=binary, socket=self._sidecar.socket, method=METHOD, requests=files)
+        return NativeLoad(
+            binary=binary, target=grpc_method(socket=self._sidecar.socket, method=METHOD), requests=files
+        )
 
     def validate(self, number: int) -> object:
         """Ask for one of the sessions as a Python app would."""

@@ -9,6 +9,8 @@ DEFAULT = (
     "grpc_status.rpc_status",
     "structlog",
     "cachetools",
+    "h11",
+    "envoy.service.auth.v3.external_auth_pb2",
     "argparse",
     "tomllib",
     "typer",

@@ -72,12 +72,23 @@ def _go(environment: dict[str, str], *command: str) -> subprocess.CompletedProce
     )
 
 
-class NativeLoad:
-    """The generator, aimed at one method on one socket with one set of requests."""
+def grpc_method(*, socket: Path, method: str) -> tuple[str, ...]:
+    """Name a method on a Unix socket."""
+    return "-socket", str(socket), "-method", method
 
-    def __init__(self, *, binary: Path, socket: Path, method: str, requests: Sequence[Path]) -> None:
+
+def http_server(*, port: int) -> tuple[str, ...]:
+    """Name an HTTP server of this machine."""
+    return "-http", f"127.0.0.1:{port}"
+
+
+class NativeLoad:
+    """The generator, aimed at one method on one socket, or one HTTP server, with one set of requests."""
+
+    def __init__(self, *, binary: Path, target: Sequence[str], requests: Sequence[Path]) -> None:
+        """`target`: what `grpc_method` or `http_server` returns."""
         files = (part for request in requests for part in ("-request-file", str(request)))
-        self._command = [str(binary), "-socket", str(socket), "-method", method, *files]
+        self._command = [str(binary), *target, *files]
 
     def run(self, *, concurrency: int, seconds: float, warmup: int = 0) -> Load:
         """Measure for that long. Raises `LoadError` when any call failed."""

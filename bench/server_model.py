@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from bench import hit_server, report
-from bench.native_load import Load, LoadError, NativeLoad, NativeLoadUnavailableError, build, write_requests
+from bench.native_load import (
+    Load,
+    LoadError,
+    NativeLoad,
+    NativeLoadUnavailableError,
+    build,
+    grpc_method,
+    write_requests,
+)
 from tools.processes import ManagedProcess, ProcessError, exit_on_sigterm, temporary_directory
 
 METHOD: Final = "/trustlayer.v1.ValidatorService/Validate"
@@ -75,8 +83,8 @@ class Rig:
                 )
                 self.servers[model, upstream_ms] = stack.enter_context(server)
                 self.loads[model, upstream_ms] = (
-                    NativeLoad(binary=binary, socket=socket, method=METHOD, requests=hits),
-                    NativeLoad(binary=binary, socket=socket, method=METHOD, requests=misses),
+                    NativeLoad(binary=binary, target=grpc_method(socket=socket, method=METHOD), requests=hits),
+                    NativeLoad(binary=binary, target=grpc_method(socket=socket, method=METHOD), requests=misses),
                 )
 
     def measure(self, scenario: Scenario, model: str, seconds: float) -> Load:

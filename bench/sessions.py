@@ -42,8 +42,10 @@ def request_for(session_id: str) -> validator_pb2.ValidateRequest:
     )
 
 
-async def log_in(address: str, bridge: BridgeCredential, count: int) -> list[session_pb2.LoginResponse]:
-    """Register a few users at Flowless and log them in until there are `count` sessions."""
+async def log_in(
+    address: str, bridge: BridgeCredential, count: int, *, context: types_pb2.RequestContext = CONTEXT
+) -> list[session_pb2.LoginResponse]:
+    """Register a few users at Flowless and log them in until there are `count` sessions, bound to the context."""
     metadata = (("authorization", f"Bearer {bridge.secret}"),)
     emails = [f"user{number}@example.com" for number in range(min(USERS, count))]
     async with grpc.aio.insecure_channel(address) as channel:
@@ -57,7 +59,7 @@ async def log_in(address: str, bridge: BridgeCredential, count: int) -> list[ses
             await identity.RegisterUser(request, metadata=metadata, timeout=CALL_SECONDS)
 
         async def login(email: str) -> session_pb2.LoginResponse:
-            request = session_pb2.LoginRequest(login=email, password=PASSWORD, context=CONTEXT)
+            request = session_pb2.LoginRequest(login=email, password=PASSWORD, context=context)
             return await sessions.Login(request, metadata=metadata, timeout=CALL_SECONDS)
 
         await _for_each(emails, register)

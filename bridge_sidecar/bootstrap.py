@@ -13,6 +13,7 @@ from bridge_sidecar import relay as relaying
 from bridge_sidecar.activity import ActivityReporter
 from bridge_sidecar.bridge_secret import FixedSecret, SecretError, SecretFile, SecretSource
 from bridge_sidecar.config import ConfigError, SidecarConfig
+from bridge_sidecar.gate_config import FORWARD_AUTH_REQUEST_HEADERS
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.prewarm import Prewarm
@@ -28,6 +29,10 @@ from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
 from trust_core.version import __version__
 
 if TYPE_CHECKING:
+    import grpc
+
+    from bridge_sidecar.forward_auth import ForwardAuth
+    from bridge_sidecar.gate import Gate
     from trust_core.metrics_server import MetricsServer
 
 _LAST_REPORT_SECONDS = 1.0
@@ -139,6 +144,8 @@ class Sidecar:
             ),
         )
         self.metrics: MetricsServer | None = None
+        self.gate = self._gate()
+        self.forward_auth: ForwardAuth | None = None
         self.server = UnixServer(
             socket_path=config.socket_path,
             validator=ValidatorHandlers(
@@ -159,7 +166,51 @@ class Sidecar:
                 max_calls=config.max_relayed_calls,
                 default_timeout_seconds=config.relay_default_timeout_seconds,
             ),
+            ext_authz=self._ext_authz(),
         )
+
+    def _gate(self) -> "Gate | None":
+        """Build the gate if anybody may ask it."""
+        config = self._config
+        if not (config.ext_authz or config.forward_auth_listen):
+            return None
+        from bridge_sidecar.gate import Gate  # noqa: PLC0415 - costs memory
+
+        if not config.routes:
+            self._log.warning("no rules: every request of a proxy is refused until the configuration file holds some")
+        return Gate(
+            answerer=self.validator,
+            routes=self.routes,
+            reader=config.request_reader,
+            client_ip=config.client_ip,
+            identity=config.identity_headers,
+            default_mode=config.mode,
+        )
+
+    def _ext_authz(self) -> "grpc.GenericRpcHandler | None":
+        if self.gate is None or not self._config.ext_authz:
+            return None
+        from bridge_sidecar.ext_authz import ExtAuthz  # noqa: PLC0415 - costs memory
+
+        return ExtAuthz(gate=self.gate).handlers()
+
+    async def _serve_forward_auth(self) -> "ForwardAuth | None":
+        """Listen for proxies if that is configured. Raises `ConfigError` or `SocketError` when that cannot be."""
+        if self.gate is None or not self._config.forward_auth_listen:
+            return None
+        from bridge_sidecar.forward_auth import ForwardAuth  # noqa: PLC0415 - costs memory
+
+        forward_auth = ForwardAuth(
+            listen=self._config.forward_auth_listen,
+            request_headers=FORWARD_AUTH_REQUEST_HEADERS[self._config.forward_auth_request_headers],
+            gate=self.gate,
+        )
+        try:
+            await forward_auth.start()
+        except OSError as error:
+            raise ConfigError(f"forward_auth_listen: cannot listen there: {error.strerror}") from None
+        self._log.info("forward-auth", address=forward_auth.address)
+        return forward_auth
 
     def _serve_metrics(self) -> "MetricsServer | None":
         """Start serving metrics if that is configured. Raises `ConfigError` when that cannot be."""
@@ -177,6 +228,7 @@ class Sidecar:
             watch=self.watch,
             counters=self.validator.counters,
             clock=self._clock,
+            gate=None if self.gate is None else self.gate.counters,
         )
         try:
             metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=collector)
@@ -195,6 +247,7 @@ class Sidecar:
         try:
             self.metrics = self._serve_metrics()
             await self.server.start()
+            self.forward_auth = await self._serve_forward_auth()
             on_listening()
             tasks = [
                 asyncio.create_task(self.watch.run()),
@@ -219,7 +272,11 @@ class Sidecar:
 
     async def _wind_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """Let calls in flight finish while the watch still runs, then end everything."""
-        await self.server.stop(drain_seconds=self._config.drain_seconds)
+        drain_seconds = self._config.drain_seconds
+        stops = [self.server.stop(drain_seconds=drain_seconds)]
+        if self.forward_auth is not None:
+            stops.append(self.forward_auth.stop(drain_seconds=drain_seconds))
+        await asyncio.gather(*stops)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

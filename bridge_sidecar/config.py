@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from bridge_sidecar import small_file
+from bridge_sidecar import gate_config, small_file
 from bridge_sidecar.routes import RouteTable, Rule
 from bridge_sidecar.routes_config import parse_toml, rules_of
 from trust_core.clock import NS_PER_SECOND
@@ -57,7 +57,7 @@ def _default_instance() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SidecarConfig:
+class SidecarConfig(gate_config.GateSettings):
     """All settings. Durations say their unit in their names. The socket's mode is always 0660."""
 
     socket_path: str = DEFAULT_SOCKET
@@ -271,7 +271,7 @@ def _kind(default: object) -> str:
     if isinstance(default, float):
         return "a number of seconds"
     if isinstance(default, tuple):
-        return "a list of names like SessionService/Login or SessionService/*"
+        return "a list of texts"
     return "a text"
 
 
@@ -315,7 +315,8 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
     if not 1 <= len(config.instance) <= 128:
         problems.append("instance: must have 1 to 128 characters")
     if not all(_RELAY_NAME.fullmatch(name) for name in config.relay):
-        problems.append(f"relay: must be {_kind(())}")
+        problems.append("relay: must be a list of names like SessionService/Login or SessionService/*")
+    problems += gate_config.problems_of(config)
     if config.metrics_listen and not _is_listen_address(config.metrics_listen):
         problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
     return problems

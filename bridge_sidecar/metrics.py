@@ -1,16 +1,18 @@
 """Metrics for Prometheus, on a port of their own. Imported only where `metrics_listen` is set: it costs memory.
 
 The server is prometheus_client's, in a thread of its own; the thread reads numbers, one at a time, and touches
-nothing else, so they may be of slightly different moments. The only label is the watch's state: no session, user or
-route is named.
+nothing else, so they may be of slightly different moments. Labels are the watch's state and the gate's decision: no
+session, user or route is named.
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bridge_sidecar.gate import GateCounters
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.session_cache import SessionCache
@@ -32,8 +34,17 @@ class SidecarCollector(Collector):
     """Reads the running objects when it is asked. A duration that is not known has no sample, rather than a zero."""
 
     def __init__(
-        self, *, cache: SessionCache, lease: Lease, watch: WatchStatus, counters: Counters, clock: Clock
+        self,
+        *,
+        cache: SessionCache,
+        lease: Lease,
+        watch: WatchStatus,
+        counters: Counters,
+        clock: Clock,
+        gate: GateCounters | None = None,
     ) -> None:
+        """`gate`: what proxies were answered, if any may ask."""
+        self._gate = gate
         self._cache = cache
         self._lease = lease
         self._watch = watch
@@ -47,6 +58,8 @@ class SidecarCollector(Collector):
         yield _gauge("cached_sessions", "Sessions in the cache.", self._cache.entries)
         yield _gauge("cached_bytes", "What they weigh, as the cache counts it.", self._cache.weight_bytes)
         yield from self._of_answers()
+        if self._gate is not None:
+            yield _of_gate(self._gate)
 
     def _of_lease(self) -> Iterator[Metric]:
         now_ns = self._clock.elapsed_ns()
@@ -80,6 +93,15 @@ class SidecarCollector(Collector):
         yield _counter("answers_beyond_lease", text, counters.beyond_lease)
         yield _counter("upstream_calls", "Calls of Flowless to validate a session.", counters.upstream_calls)
         yield _counter("prewarmed_sessions", "Sessions cached before the first question.", counters.prewarmed)
+
+
+def _of_gate(counters: GateCounters) -> Metric:
+    decisions = CounterMetricFamily(
+        f"{_PREFIX}gate_decisions", "What proxies were answered about requests.", labels=["decision"]
+    )
+    for field in fields(counters):
+        decisions.add_metric([field.name], getattr(counters, field.name))
+    return decisions
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

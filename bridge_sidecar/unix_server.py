@@ -258,7 +258,14 @@ def _maybe_duration(nanoseconds: int | None) -> Duration | None:
 class UnixServer:
     """The gRPC server on the socket. Health starts NOT_SERVING: nothing was proven fresh yet."""
 
-    def __init__(self, *, socket_path: str, validator: ValidatorHandlers, relay: grpc.GenericRpcHandler) -> None:
+    def __init__(
+        self,
+        *,
+        socket_path: str,
+        validator: ValidatorHandlers,
+        relay: grpc.GenericRpcHandler,
+        ext_authz: grpc.GenericRpcHandler | None = None,
+    ) -> None:
         self._socket = UnixSocket(path=socket_path)
         self._health = Health(services=(SERVICE,))
         self._server = grpc.aio.server(
@@ -266,7 +273,8 @@ class UnixServer:
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=_OPTIONS,
         )
-        self._server.add_generic_rpc_handlers((validator.handlers(), relay, self._health.handler()))
+        more = () if ext_authz is None else (ext_authz,)
+        self._server.add_generic_rpc_handlers((validator.handlers(), *more, relay, self._health.handler()))
 
     async def start(self) -> None:
         """Claim the socket and answer on it. Raises `SocketError`."""

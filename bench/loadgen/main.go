@@ -1,18 +1,25 @@
-// Loadgen measures a unary gRPC method on a Unix socket: a closed loop with a fixed number of calls in flight.
+// Loadgen measures a unary gRPC method on a Unix socket, or a server of HTTP/1.1: a closed loop with a fixed number of
+// calls in flight.
 //
 // It knows no message: requests are files of serialized bytes, answers are counted and dropped. It prints one
 // line of JSON to standard output. A call that does not end with status OK counts as an error; its time is not
-// among the quantiles.
+// among the quantiles. For HTTP a request file holds the request as it goes over the wire, each call in flight has a
+// connection of its own, and what is not answered with 200 is an error.
 //
 //	loadgen -socket /run/s.sock -method /pkg.Service/Method -request-file a.bin -concurrency 16 -requests 10000
+//	loadgen -http 127.0.0.1:8080 -request-file a.http -concurrency 16 -duration 3s
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
@@ -50,6 +57,7 @@ func (f *files) Set(name string) error {
 
 type options struct {
 	socket, method string
+	httpAddress    string
 	requestFiles   files
 	concurrency    int
 	requests       int64
@@ -85,6 +93,7 @@ func parse() (options, error) {
 	var o options
 	flag.StringVar(&o.socket, "socket", "", "path of the Unix socket")
 	flag.StringVar(&o.method, "method", "", "full method name, /package.Service/Method")
+	flag.StringVar(&o.httpAddress, "http", "", "host:port of a server of HTTP/1.1, instead of -socket and -method")
 	flag.Var(&o.requestFiles, "request-file", "serialized request; repeat for several, sent round robin")
 	flag.IntVar(&o.concurrency, "concurrency", 1, "calls in flight")
 	flag.Int64Var(&o.requests, "requests", 0, "calls to measure")
@@ -92,7 +101,10 @@ func parse() (options, error) {
 	flag.Int64Var(&o.warmup, "warmup", 0, "calls made before the measurement")
 	flag.DurationVar(&o.timeout, "timeout", 10*time.Second, "deadline of one call")
 	flag.Parse()
-	if o.socket == "" || o.method == "" || len(o.requestFiles) == 0 || o.concurrency < 1 {
+	if (o.httpAddress == "") == (o.socket == "" && o.method == "") {
+		return o, errors.New("give either -http, or -socket and -method")
+	}
+	if o.httpAddress == "" && (o.socket == "" || o.method == "") || len(o.requestFiles) == 0 || o.concurrency < 1 {
 		return o, errors.New("-socket, -method, -request-file and -concurrency >= 1 are needed")
 	}
 	if (o.requests > 0) == (o.duration > 0) {
@@ -112,28 +124,43 @@ func run() error {
 			return err
 		}
 	}
-	conn, err := grpc.NewClient("unix:"+o.socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Fixed windows: to tune them, grpc-go would send a ping with every answer.
-		grpc.WithStaticStreamWindowSize(1<<16), grpc.WithStaticConnWindowSize(1<<20),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
-	if err != nil {
-		return err
+	l := loop{options: o, requestBytes: requests}
+	if o.httpAddress == "" {
+		conn, err := dial(o.socket)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		l.newCaller = func() (caller, error) { return grpcCaller{conn, o}, nil }
+	} else {
+		l.newCaller = func() (caller, error) { return newHTTPCaller(o) }
 	}
-	defer conn.Close()
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 
-	l := loop{conn: conn, options: o, requestBytes: requests}
 	if o.warmup > 0 {
 		l.measure(stop, o.warmup, 0)
 	}
 	return json.NewEncoder(os.Stdout).Encode(l.measure(stop, o.requests, o.duration))
 }
 
+func dial(socket string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix:"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// Fixed windows: to tune them, grpc-go would send a ping with every answer.
+		grpc.WithStaticStreamWindowSize(1<<16), grpc.WithStaticConnWindowSize(1<<20),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
+}
+
+// caller makes one call at a time; each worker has its own.
+type caller interface {
+	call(request []byte) error
+	close()
+}
+
 type loop struct {
 	options
-	conn         *grpc.ClientConn
+	newCaller    func() (caller, error)
 	requestBytes [][]byte
 }
 
@@ -154,18 +181,25 @@ func (l *loop) measure(stop context.Context, requests int64, duration time.Durat
 	start := time.Now()
 	for worker := range times {
 		workers.Go(func() {
+			caller, err := l.newCaller()
+			if err != nil {
+				failed.Add(1)
+				firstError.CompareAndSwap(nil, err.Error())
+				return
+			}
+			defer caller.close()
 			for stop.Err() == nil {
 				n := next.Add(1)
 				if requests > 0 && n > requests {
 					return
 				}
-				took, err := l.call(l.requestBytes[n%int64(len(l.requestBytes))])
-				if err != nil {
+				called := time.Now()
+				if err := caller.call(l.requestBytes[n%int64(len(l.requestBytes))]); err != nil {
 					failed.Add(1)
 					firstError.CompareAndSwap(nil, err.Error())
 					continue
 				}
-				times[worker] = append(times[worker], took)
+				times[worker] = append(times[worker], time.Since(called))
 			}
 		})
 	}
@@ -175,14 +209,56 @@ func (l *loop) measure(stop context.Context, requests int64, duration time.Durat
 	return r
 }
 
-func (l *loop) call(request []byte) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+// grpcCaller shares one connection with all others.
+type grpcCaller struct {
+	conn *grpc.ClientConn
+	options
+}
+
+func (c grpcCaller) call(request []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	var answer []byte
-	start := time.Now()
-	err := l.conn.Invoke(ctx, l.method, &request, &answer)
-	return time.Since(start), err
+	return c.conn.Invoke(ctx, c.method, &request, &answer)
 }
+
+func (c grpcCaller) close() {}
+
+// httpCaller keeps a connection, and writes requests as they are.
+type httpCaller struct {
+	conn   net.Conn
+	reader *bufio.Reader
+	options
+}
+
+func newHTTPCaller(o options) (caller, error) {
+	conn, err := net.DialTimeout("tcp", o.httpAddress, o.timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &httpCaller{conn: conn, reader: bufio.NewReader(conn), options: o}, nil
+}
+
+func (c *httpCaller) call(request []byte) error {
+	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+		return err
+	}
+	if _, err := c.conn.Write(request); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	response.Body.Close()
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d", response.StatusCode)
+	}
+	return err
+}
+
+func (c *httpCaller) close() { c.conn.Close() }
 
 func summarize(times []time.Duration, failed int64, took time.Duration) result {
 	slices.Sort(times)

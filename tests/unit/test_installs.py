@@ -39,7 +39,16 @@ def _locked(name: str) -> str:
     ("lock", "modules"),
     [
         ("client", ["trustlayer.v1.validator_pb2_grpc", "trustlayer.v1.session_pb2_grpc"]),
-        ("sidecar", ["bridge_sidecar.bootstrap", "bridge_sidecar.cli", "bridge_sidecar.cli_client"]),
+        (
+            "sidecar",
+            [
+                "bridge_sidecar.bootstrap",
+                "bridge_sidecar.cli",
+                "bridge_sidecar.cli_client",
+                "bridge_sidecar.ext_authz",
+                "bridge_sidecar.forward_auth",
+            ],
+        ),
         ("sidecar-metrics", ["bridge_sidecar.bootstrap", "bridge_sidecar.metrics"]),
         ("server", ["flowless.cli", "flowless.bootstrap"]),
     ],
@@ -58,3 +67,14 @@ def test_a_dependency_outside_the_lock_would_be_noticed() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "is not in the lock" in done.stderr
+
+
+def test_a_sidecar_that_no_proxy_asks_loads_nothing_for_proxies() -> None:
+    code = (
+        "import sys, bridge_sidecar.bootstrap, bridge_sidecar.cli\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('envoy', 'udpa', 'xds', 'h11')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -13,6 +13,7 @@ from bridge_sidecar.config import ConfigError
 from bridge_sidecar.revocation_watch import WatchState
 from bridge_sidecar.routes import Rule
 from tests.support.clock import AheadClock
+from tests.support.http_client import exchange
 from tests.support.sidecar import STALENESS_SECONDS, Running, new_id, running_sidecar, until
 from trust_core.clock import NS_PER_SECOND
 from trustlayer.v1 import bridge_pb2, types_pb2
@@ -114,3 +115,20 @@ async def test_an_address_that_cannot_be_had_is_a_problem_of_the_settings(run_di
         with pytest.raises(ConfigError, match="metrics_listen: cannot listen there"):
             async with running_sidecar(run_dir, start_flowless=False, metrics_listen=address):
                 pass
+
+
+async def test_metrics_show_what_proxies_were_answered_where_they_may_ask(run_dir: Path) -> None:
+    listen = f"unix:{run_dir}/f/f.sock"
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE, forward_auth_listen=listen) as app:
+        answer = await asyncio.to_thread(exchange, f"{run_dir}/f/f.sock", "GET", "/forward-auth")
+        assert answer.status == 403
+        headers = (("x-forwarded-method", "GET"), ("x-forwarded-uri", "/nowhere"))
+        await asyncio.to_thread(exchange, f"{run_dir}/f/f.sock", "GET", "/forward-auth", headers)
+        shown = await _shown(app)
+        decisions = {name: value for name, value in shown.items() if name.startswith("gate_decisions_total")}
+        assert decisions == {
+            f'gate_decisions_total{{decision="{name}"}}': float(name == "forbidden")
+            for name in ("passed", "passed_as_nobody", "unauthenticated", "forbidden", "unavailable")
+        }
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE) as app:
+        assert not any(name.startswith("gate_") for name in await _shown(app))
