@@ -82,6 +82,7 @@ proto-check: $(INSTALLED) ## lint proto/, compare it with the last release and w
 	.venv/bin/buf format --diff --exit-code
 	.venv/bin/buf breaking proto --against proto/released.binpb
 	$(PY) tools/generate.py --check
+	$(PY) tools/envoy_descriptor.py --check
 
 .PHONY: lock-check
 lock-check: $(INSTALLED) ## check that requirements/ follows from pyproject.toml (asks the package index)
@@ -90,9 +91,10 @@ lock-check: $(INSTALLED) ## check that requirements/ follows from pyproject.toml
 ## ---- generate ----
 
 .PHONY: proto
-proto: $(INSTALLED) ## regenerate the Python code of proto/
+proto: $(INSTALLED) ## regenerate the Python code of proto/, and what Envoy loads
 	.venv/bin/buf format --write
 	$(PY) tools/generate.py
+	$(PY) tools/envoy_descriptor.py
 
 .PHONY: proto-release
 proto-release: $(INSTALLED) ## record proto/ as released: later changes must stay compatible with it

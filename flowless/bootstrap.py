@@ -50,6 +50,7 @@ from flowless.domain.sessions import SessionLimits
 from flowless.grpc.admin import AdminServicer
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
+from flowless.grpc.pubflow import PubflowServicer
 from flowless.grpc.server import FlowlessServer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
@@ -80,7 +81,6 @@ from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
 from trust_core.metrics_server import MetricsServer
-from trust_core.modes import IpPrefixes
 from trust_core.version import __version__
 
 
@@ -222,7 +222,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             reads=tiers,
             limits=limits,
             activity_interval=timedelta(seconds=settings.activity_interval_seconds),
-            ip_prefixes=IpPrefixes(v4=settings.ip_prefix_v4, v6=settings.ip_prefix_v6),
+            ip_prefixes=settings.ip_prefixes,
             clock=clock,
             random=os.urandom,
         )
@@ -492,10 +492,25 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             tail=flowless.tail,
             clock=flowless.clock,
         ),
+        pubflow=_pubflow(settings, flowless) if settings.pubflow else None,
         max_message_bytes=settings.max_message_bytes,
         max_concurrent_calls=settings.max_concurrent_calls,
         serve_reflection=settings.reflection,
         share_port=share_port,
+    )
+
+
+def _pubflow(settings: Settings, flowless: Flowless) -> PubflowServicer:
+    return PubflowServicer(
+        sessions=flowless.sessions,
+        logins=flowless.logins,
+        users=flowless.users,
+        passwords=flowless.passwords,
+        effects=flowless.effects,
+        tokens=flowless.tokens,
+        log=flowless.log,
+        least_mode=settings.pubflow_least_mode,
+        ip_prefixes=settings.ip_prefixes,
     )
 
 

@@ -23,7 +23,7 @@ from flowless.domain.links import is_loopback, link_problem
 from flowless.domain.passwords import DEFAULT_MINIMUM, LOWEST_MINIMUM
 from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.domain.trust_tokens import BUILT_IN, EMAIL_CHANGE_NOTICE, EMAIL_CHANGED, PURPOSE
-from trust_core.modes import DEFAULT_PREFIXES
+from trust_core.modes import DEFAULT_PREFIXES, IpPrefixes, ValidationMode
 
 
 class ConfigError(Exception):
@@ -170,6 +170,10 @@ class Settings(BaseSettings):
         400, ge=0, le=36_600, description="events of the audit log are kept this long; 0: for ever"
     )
     metrics_listen: str = Field("", description="host:port of the Prometheus metrics; empty: none")
+    pubflow: bool = Field(False, description="serve the wire of Pubflow's HTTP bridge, for Envoy to map")
+    pubflow_mode: Literal["sent", "standard", "advanced", "strict"] = Field(
+        "sent", description="what its validations satisfy at least; sent: what the backend asks for and sends"
+    )
     reflection: bool = Field(False, description="serve gRPC reflection, for development")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -330,6 +334,16 @@ class Settings(BaseSettings):
             per_ip_per_minute=self.attempts_per_ip_per_minute,
             per_bridge_per_minute=self.attempts_per_bridge_per_minute,
         )
+
+    @property
+    def ip_prefixes(self) -> IpPrefixes:
+        """How much of a client IP is compared where Flowless itself judges a request."""
+        return IpPrefixes(v4=self.ip_prefix_v4, v6=self.ip_prefix_v6)
+
+    @property
+    def pubflow_least_mode(self) -> ValidationMode | None:
+        """What validations of the Pubflow wire satisfy at least; `None`: what backends ask for."""
+        return ValidationMode.__members__.get(self.pubflow_mode.upper())
 
     @property
     def session_idle(self) -> timedelta:

@@ -1,6 +1,6 @@
-"""Regenerate the Python code of `proto/` into `clients/python/src/trustlayer/v1`.
+"""Regenerate the Python code of `proto/` into `clients/python/src/trustlayer`, a directory for each package.
 
-Everything in that directory is generated; nothing else is generated anywhere.
+Everything in those directories is generated. So is what `tools/envoy_descriptor.py` writes, and nothing else.
 `--check` writes to a temporary directory instead and fails on a difference.
 """
 
@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 TARGET = ROOT / "clients" / "python" / "src"
-PACKAGE = Path("trustlayer") / "v1"
+PACKAGES = (Path("trustlayer") / "v1", Path("trustlayer") / "pubflow")
+"""What is replaced as a whole."""
 
 
 def generate(into: Path) -> None:
@@ -31,7 +32,16 @@ def generate(into: Path) -> None:
         check=True,
         env={**os.environ, "PATH": plugins},
     )  # fmt: skip
-    (into / PACKAGE / "__init__.py").write_text('"""Generated from proto/trustlayer/v1; do not edit."""\n')
+    for directory in sorted({p.parent.relative_to(PROTO) for p in PROTO.rglob("*.proto")}):
+        text = f'"""Generated from proto/{directory.as_posix()}; do not edit."""\n'
+        (into / directory / "__init__.py").write_text(text)
+    (into / PACKAGES[1] / "__init__.py").write_text('"""Generated; do not edit."""\n')
+
+
+def _generated(directory: Path) -> list[str]:
+    """List what is there of generated code, below the directory."""
+    found = (path for package in PACKAGES for path in (directory / package).rglob("*.py*"))
+    return [str(path.relative_to(directory)) for path in found if "__pycache__" not in path.parts]
 
 
 def main() -> int:
@@ -40,13 +50,17 @@ def main() -> int:
         fresh = Path(tmp)
         generate(fresh)
         if "--check" not in sys.argv[1:]:
-            shutil.rmtree(TARGET / PACKAGE, ignore_errors=True)
-            shutil.copytree(fresh / PACKAGE, TARGET / PACKAGE)
+            for package in PACKAGES:
+                shutil.rmtree(TARGET / package, ignore_errors=True)
+                shutil.copytree(fresh / package, TARGET / package)
             return 0
-        names = sorted({p.name for d in (fresh, TARGET) for p in (d / PACKAGE).glob("*.py*") if p.is_file()})
-        _, differing, missing = filecmp.cmpfiles(fresh / PACKAGE, TARGET / PACKAGE, names, shallow=False)
+        found = (
+            p.relative_to(d) for d in (fresh, TARGET) for package in PACKAGES for p in (d / package).rglob("*.py*")
+        )
+        names = sorted({str(path) for path in found if "__pycache__" not in path.parts})
+        _, differing, missing = filecmp.cmpfiles(fresh, TARGET, names, shallow=False)
         for name in sorted(differing + missing):
-            print(f"generated code differs: {PACKAGE / name} (run `make proto`)", file=sys.stderr)
+            print(f"generated code differs: {name} (run `make proto`)", file=sys.stderr)
         return 1 if differing or missing else 0
 
 

@@ -32,6 +32,8 @@ REQUEST_ID_KEY: Final = "x-request-id"
 REVISION_KEY: Final = "trustlayer-revision"
 """Trailing metadata of every call that wrote the revocation log: the revision it wrote."""
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+REASON_KEY: Final = "trustlayer-reason"
+"""Trailing metadata of every error of ours: the reason alone, for proxies that do not look into the details."""
 
 _REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _GRPC_CODES: Final = {code: grpc.StatusCode[code.value] for code in Code}
@@ -99,7 +101,8 @@ def status_of(error: TrustError, request_id: str) -> status_pb2.Status:
 async def abort(context: Context, error: TrustError, request_id: str) -> NoReturn:
     """End the call with the error and its details."""
     status = status_of(error, request_id)
-    await context.abort(_GRPC_CODES[error.code], error.message, ((STATUS_DETAILS_KEY, status.SerializeToString()),))
+    trailing = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REASON_KEY, error.reason.value))
+    await context.abort(_GRPC_CODES[error.code], error.message, trailing)
     raise AssertionError("unreachable: abort raises")
 
 

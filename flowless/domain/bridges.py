@@ -18,6 +18,7 @@ class Scope(IntEnum):
     SESSIONS = 3
     TRUST_TOKENS = 4
     ADMIN = 5
+    PUBFLOW = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from flowless.grpc.admin import AdminServicer
 from flowless.grpc.authorization import PUBLIC_SERVICES, Authorization, required_scopes
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
+from flowless.grpc.pubflow import PubflowServicer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
@@ -18,6 +19,7 @@ from flowless.services.refusals import Refusals
 from trust_core.grpc_edge import ErrorBoundary
 from trust_core.grpc_health import Health
 from trust_core.unix_socket import UnixSocket
+from trustlayer.pubflow.v1 import pubflow_pb2, pubflow_pb2_grpc
 from trustlayer.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -38,6 +40,8 @@ SERVICES: Final = (
     bridge_pb2.DESCRIPTOR.services_by_name["BridgeService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
+PUBFLOW_SERVICE: Final = pubflow_pb2.DESCRIPTOR.services_by_name["PubflowService"]
+"""Served only when it is asked for."""
 
 
 class FlowlessServer:
@@ -53,14 +57,16 @@ class FlowlessServer:
         trust_token: TrustTokenServicer,
         bridge: BridgeServicer,
         admin: AdminServicer,
+        pubflow: PubflowServicer | None,
         max_message_bytes: int,
         max_concurrent_calls: int,
         serve_reflection: bool,
         share_port: bool,
     ) -> None:
-        self._health = Health(services=[service.full_name for service in SERVICES])
+        services = SERVICES if pubflow is None else (*SERVICES, PUBFLOW_SERVICE)
+        self._health = Health(services=[service.full_name for service in services])
         self._socket: UnixSocket | None = None
-        authorization = Authorization(bridges=bridges, scopes=required_scopes(SERVICES), refusals=refusals)
+        authorization = Authorization(bridges=bridges, scopes=required_scopes(services), refusals=refusals)
         self._server = grpc.aio.server(
             interceptors=[authorization, ErrorBoundary(program="flowless")],
             maximum_concurrent_rpcs=max_concurrent_calls,
@@ -71,9 +77,11 @@ class FlowlessServer:
         trust_token_pb2_grpc.add_TrustTokenServiceServicer_to_server(trust_token, self._server)
         bridge_pb2_grpc.add_BridgeServiceServicer_to_server(bridge, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        if pubflow is not None:
+            pubflow_pb2_grpc.add_PubflowServiceServicer_to_server(pubflow, self._server)
         self._server.add_generic_rpc_handlers((self._health.handler(),))
         if serve_reflection:
-            names = [service.full_name for service in SERVICES]
+            names = [service.full_name for service in services]
             reflection.enable_server_reflection([*names, PUBLIC_SERVICES[0], PUBLIC_SERVICES[1]], self._server)
 
     def bind(self, listen: str, *, cert_file: Path | None, key_file: Path | None) -> str:

@@ -26,7 +26,7 @@ from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
 from flowless.domain.bridges import Scope
-from flowless.grpc.server import SERVICES
+from flowless.grpc.server import PUBFLOW_SERVICE, SERVICES
 from flowless.services.bridges import Bridges
 from flowless.services.signing_keys import SigningKeys
 from tests.support.clock import FakeClock
@@ -46,9 +46,11 @@ BROWSER: Final = types_pb2.RequestContext(client_ip="203.0.113.7", device_finger
 CALL_SECONDS: Final = 20.0
 
 METHODS: Final[dict[str, MethodDescriptor]] = {
-    f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods
+    f"/{service.full_name}/{method.name}": method
+    for service in (*SERVICES, PUBFLOW_SERVICE)
+    for method in service.methods
 }
-"""Every RPC of Flowless, by the name that is dialled."""
+"""Every RPC of Flowless, by the name that is dialled; those of PubflowService need the setting `pubflow`."""
 
 _counter = itertools.count(1)
 

@@ -116,6 +116,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Mail is asked for, and this deployment has no mail
     server or no link for the purpose.
     """
+    ERROR_REASON_SESSION_REFUSED: _ErrorReason.ValueType  # 35
+    """UNAUTHENTICATED. The session is denied, or the request names none. Only of
+    trustlayer.pubflow.v1, whose wire has no other word for a denial.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A denial is not an error: see DenialReason."""
@@ -210,5 +214,9 @@ before it is retired.
 ERROR_REASON_MAIL_NOT_CONFIGURED: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION. Mail is asked for, and this deployment has no mail
 server or no link for the purpose.
+"""
+ERROR_REASON_SESSION_REFUSED: ErrorReason.ValueType  # 35
+"""UNAUTHENTICATED. The session is denied, or the request names none. Only of
+trustlayer.pubflow.v1, whose wire has no other word for a denial.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -44,6 +44,11 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     """Not granted to bridges: the RPC is served by the sidecar on its Unix
     socket, where the socket's file permissions decide who may call.
     """
+    SCOPE_PUBFLOW: _Scope.ValueType  # 7
+    """What the wire of Pubflow's HTTP bridge offers to people: what they can do
+    with a password, a session id or a token of their own. Never more: such a
+    credential may stand where people can reach it.
+    """
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """What a bridge may do. A bridge holds a set of scopes, least by default."""
@@ -63,6 +68,11 @@ SCOPE_ADMIN: Scope.ValueType  # 5
 SCOPE_LOCAL_SOCKET: Scope.ValueType  # 6
 """Not granted to bridges: the RPC is served by the sidecar on its Unix
 socket, where the socket's file permissions decide who may call.
+"""
+SCOPE_PUBFLOW: Scope.ValueType  # 7
+"""What the wire of Pubflow's HTTP bridge offers to people: what they can do
+with a password, a session id or a token of their own. Never more: such a
+credential may stand where people can reach it.
 """
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 

@@ -1,0 +1,1 @@
+"""Generated from proto/trustlayer/pubflow/v1; do not edit."""
