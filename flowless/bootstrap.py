@@ -58,10 +58,12 @@ from flowless.ports.session_tier import NoSessionTier, SessionTier
 from flowless.services.attempts import AttemptLimiter
 from flowless.services.audit import AuditLog
 from flowless.services.barriers import Barriers
+from flowless.services.bridge_uses import BridgeUses, NoUseRecorder
 from flowless.services.bridges import Bridges
 from flowless.services.credentials import UserPasswords
 from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.logins import Logins, SessionFactory
+from flowless.services.open_streams import OpenStreams
 from flowless.services.outbox import MailSender
 from flowless.services.passwords import PasswordPolicy
 from flowless.services.recent_revocations import RecentRevocations
@@ -103,6 +105,8 @@ class Flowless:
     tokens: TrustTokens
     effects: TokenEffects
     bridges: Bridges
+    bridge_uses: BridgeUses
+    streams: OpenStreams
     refusals: Refusals
     tail: RevocationTail
     watchers: Watchers
@@ -203,6 +207,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             poll_interval=settings.poll_seconds,
             min_spacing=settings.min_read_spacing_seconds,
             max_subscriptions=settings.max_watchers,
+            max_subscriptions_per_bridge=settings.max_watchers_per_bridge,
         )
         tier = _session_tier(settings, clock) if serving else NoSessionTier()
         recent = RecentRevocations()
@@ -229,6 +234,11 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         factory = SessionFactory(limits=limits, clock=clock, random=os.urandom)
         token_format = PasetoTokens(wrapping_keys=settings.signing_wrapping_keys(), random=os.urandom)
         keys = SigningKeys(store=SqlSigningKeyStore(database=database), tokens=token_format, clock=clock)
+        bridge_store = SqlBridgeStore(database=database)
+        bridge_uses = BridgeUses(store=bridge_store)
+        bridges = Bridges(
+            store=bridge_store, uses=bridge_uses if serving else NoUseRecorder(), clock=clock, random=os.urandom
+        )
         token_store = SqlTrustTokenStore(database=database)
         tokens = TrustTokens(
             store=token_store,
@@ -279,7 +289,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 clock=clock,
                 random=os.urandom,
             ),
-            bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
+            bridges=bridges,
+            bridge_uses=bridge_uses,
+            streams=OpenStreams(bridges=bridges),
             refusals=Refusals(audit=audit, clock=clock, on_refusal=_log_refusal),
             tail=tail,
             watchers=watchers,
@@ -408,12 +420,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
     log = logs.get_logger("flowless")
     async with open_flowless(settings, serving=True) as flowless, _sending(flowless.mail) as stop_sending:
         tail = flowless.tail
-        flowless.database.when_log_written(tail.wake)
+        _listen_to_log(flowless)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
-        tail.listen(flowless.bridges.on_revocation)
-        tail.listen(flowless.recent.on_revocation)
-        tail.listen(flowless.tiers.on_revocation)
-        tail.when_started_over(flowless.recent.start_over)
         await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
@@ -428,11 +436,13 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
             loop.add_signal_handler(number, stop.set)
         if worker_index is not None:
             when_supervisor_ends(stop.set)
-        # Without either of these a replica cannot vouch for leases, and must go.
-        vital = (asyncio.create_task(tail.run()), asyncio.create_task(flowless.barriers.run()))
+        # Without one of these a replica cannot vouch for leases, nor end what a revoked bridge has open, and must go.
+        vital = tuple(
+            asyncio.create_task(work) for work in (tail.run(), flowless.barriers.run(), flowless.streams.run())
+        )
         for task in vital:
             task.add_done_callback(lambda _: stop.set())
-        waking = asyncio.create_task(wakeups.run())
+        aside = [asyncio.create_task(work) for work in (wakeups.run(), flowless.bridge_uses.run())]
         cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
         server.set_serving(serving=True)
@@ -449,7 +459,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
         await asyncio.sleep(settings.lame_duck_seconds)
         await server.stop(settings.drain_seconds)
-        await _ended(waking)
+        for task in aside:
+            await _ended(task)
+        await flowless.bridge_uses.flush()
         if metrics is not None:
             metrics.stop()
         failures = [await _ended(task) for task in vital]
@@ -464,6 +476,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
     return FlowlessServer(
         bridges=flowless.bridges,
         refusals=flowless.refusals,
+        streams=flowless.streams,
         identity=IdentityServicer(
             users=flowless.users,
             passwords=flowless.passwords,
@@ -497,6 +510,17 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
         serve_reflection=settings.reflection,
         share_port=share_port,
     )
+
+
+def _listen_to_log(flowless: Flowless) -> None:
+    """Tell those whom rows of the log concern; a bridge is forgotten before its streams are looked at."""
+    tail = flowless.tail
+    flowless.database.when_log_written(tail.wake)
+    tail.listen(flowless.bridges.on_revocation)
+    tail.listen(flowless.streams.on_revocation)
+    tail.listen(flowless.recent.on_revocation)
+    tail.listen(flowless.tiers.on_revocation)
+    tail.when_started_over(flowless.recent.start_over)
 
 
 async def _join(barriers: Barriers) -> None:

@@ -145,6 +145,9 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(0.1, ge=0.01, le=1.0, description="the log is read at least this often")
     min_read_spacing_seconds: float = Field(0.002, ge=0, le=0.1, description="and at most this often")
     max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
+    max_watchers_per_bridge: int = Field(
+        1_000, ge=1, le=100_000, description="of these, streams of one bridge: none takes the places of all others"
+    )
     watch_staleness_max_seconds: int = Field(
         int(LONGEST_STALENESS.total_seconds()),
         ge=1,

@@ -14,6 +14,7 @@ from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
+from flowless.services.open_streams import OpenStreams
 from flowless.services.refusals import Refusals
 from trust_core.grpc_edge import ErrorBoundary
 from trust_core.grpc_health import Health
@@ -48,6 +49,7 @@ class FlowlessServer:
         *,
         bridges: Bridges,
         refusals: Refusals,
+        streams: OpenStreams,
         identity: IdentityServicer,
         session: SessionServicer,
         trust_token: TrustTokenServicer,
@@ -60,7 +62,9 @@ class FlowlessServer:
     ) -> None:
         self._health = Health(services=[service.full_name for service in SERVICES])
         self._socket: UnixSocket | None = None
-        authorization = Authorization(bridges=bridges, scopes=required_scopes(SERVICES), refusals=refusals)
+        authorization = Authorization(
+            bridges=bridges, scopes=required_scopes(SERVICES), refusals=refusals, streams=streams
+        )
         self._server = grpc.aio.server(
             interceptors=[authorization, ErrorBoundary(program="flowless")],
             maximum_concurrent_rpcs=max_concurrent_calls,

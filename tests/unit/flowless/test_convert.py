@@ -169,4 +169,5 @@ def test_a_bridge_is_shown_without_its_secrets() -> None:
     message = convert.bridge(bridge, NOW)
     assert (message.name, message.live_secrets, list(message.scopes)) == ("shop", 2, [1, 3])
     assert not message.HasField("revoke_time")
+    assert not message.HasField("last_use_time")
     assert all(secret.digest not in message.SerializeToString() for secret in bridge.secrets)
