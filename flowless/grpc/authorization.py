@@ -110,7 +110,11 @@ class Authorization(grpc.aio.ServerInterceptor):
         if method.rpartition("/")[0].removeprefix("/") in PUBLIC_SERVICES:
             return await continuation(handler_call_details)
         try:
-            made_by = await self._allow(handler_call_details, method)
+            made_by = await self._authenticate(handler_call_details)
+            # Who has a bound bridge's secret and not its certificate is not even told what the bridge may do.
+            bound = bool(made_by.bridge.client_id)
+            if not bound:
+                self._require_scope(made_by.bridge, method)
         except TrustError as error:
             await self._note(error, method)
             return refusing_handler(error)
@@ -118,21 +122,23 @@ class Authorization(grpc.aio.ServerInterceptor):
             self._log.error("authorization failed unexpectedly", **logs.describe_exception(error))
             return refusing_handler(TrustError(Reason.INTERNAL, "internal error"))
         handler = await continuation(handler_call_details)
-        if handler is not None and (_lasts(handler) or made_by.bridge.client_id):
-            return self._admitting(handler, method, made_by)
-        return handler
+        if handler is None:
+            handler = refusing_handler(_not_served())
+        return self._admitting(handler, method, made_by) if bound or _lasts(handler) else handler
 
-    async def _allow(self, details: grpc.HandlerCallDetails, method: str) -> Caller:
+    async def _authenticate(self, details: grpc.HandlerCallDetails) -> Caller:
         secret = _credential(details)
         bridge = await self._bridges.authenticate(secret)
         made_by = Caller(bridge, digest(secret))
         _caller.set(made_by)
+        return made_by
+
+    def _require_scope(self, bridge: Bridge, method: str) -> None:
         scope = self._scopes.get(method)
         if scope is None:
-            raise TrustError(Reason.NOT_IMPLEMENTED, "this Flowless has no such RPC")
+            raise _not_served()
         if scope not in bridge.scopes:
             raise TrustError(Reason.SCOPE_MISSING, f"the bridge lacks the scope that this RPC needs: {scope.name}")
-        return made_by
 
     async def _note(self, error: TrustError, method: str) -> None:
         known = _caller.get(None)
@@ -143,7 +149,7 @@ class Authorization(grpc.aio.ServerInterceptor):
         )
 
     def _admitting(self, handler: Handler, method: str, made_by: Caller) -> Handler:
-        """Make a handler that looks at the connection's certificate before the call's own handler runs.
+        """Make a handler that looks at the connection's certificate, and then at the scope, before the call's own.
 
         Registered as a stream, whatever the call is: a unary handler would be given its message first.
         """
@@ -154,6 +160,7 @@ class Authorization(grpc.aio.ServerInterceptor):
             certificate = _certificate(context)
             try:
                 self._bridges.require_certificate(made_by.bridge, made_by.secret_digest, certificate)
+                self._require_scope(made_by.bridge, method)
             except TrustError as error:
                 await self._note(error, method)
                 await abort(context, error, request_id_of(context))
@@ -174,6 +181,10 @@ class Authorization(grpc.aio.ServerInterceptor):
                 raise
 
         return grpc.stream_stream_rpc_method_handler(admit, handler.request_deserializer, handler.response_serializer)
+
+
+def _not_served() -> TrustError:
+    return TrustError(Reason.NOT_IMPLEMENTED, "this Flowless has no such RPC")
 
 
 def _lasts(handler: Handler) -> bool:
