@@ -50,8 +50,10 @@ from flowless.domain.sessions import SessionLimits
 from flowless.grpc.admin import AdminServicer
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
-from flowless.grpc.server import FlowlessServer
+from flowless.grpc.server import FlowlessServer, TransportLimits
 from flowless.grpc.session import SessionServicer
+from flowless.grpc.tls import ServerTls
+from flowless.grpc.tls import check as check_tls_files
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.attempts import AttemptCounters
 from flowless.ports.session_tier import NoSessionTier, SessionTier
@@ -83,6 +85,7 @@ from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
 from trust_core.metrics_server import MetricsServer
 from trust_core.modes import IpPrefixes
+from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
 
 
@@ -429,7 +432,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         metrics = _metrics_server(settings, flowless, worker_index or 1)
         if metrics is not None:
             log.info("metrics", address=metrics.address)
-        address = server.bind(settings.listen, cert_file=settings.tls_cert_file, key_file=settings.tls_key_file)
+        tls = _tls(settings)
+        address = _bind(server, settings, tls)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -443,6 +447,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         for task in vital:
             task.add_done_callback(lambda _: stop.set())
         aside = [asyncio.create_task(work) for work in (wakeups.run(), flowless.bridge_uses.run())]
+        if tls is not None:
+            aside.append(asyncio.create_task(tls.run()))
         cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
         server.set_serving(serving=True)
@@ -505,11 +511,45 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             tail=flowless.tail,
             clock=flowless.clock,
         ),
-        max_message_bytes=settings.max_message_bytes,
-        max_concurrent_calls=settings.max_concurrent_calls,
+        limits=TransportLimits(
+            connections=settings.max_connections,
+            calls=settings.max_concurrent_calls,
+            message_bytes=settings.max_message_bytes,
+            connection_age_seconds=settings.connection_age_seconds,
+            connection_grace_seconds=settings.connection_grace_seconds,
+        ),
         serve_reflection=settings.reflection,
         share_port=share_port,
     )
+
+
+def tls_files(settings: Settings) -> TlsFiles:
+    """Files of the listeners' TLS; reads none of them."""
+    paths = TlsPaths(
+        cert_file=settings.tls_cert_file, key_file=settings.tls_key_file, ca_file=settings.tls_client_ca_file
+    )
+    return TlsFiles(paths=paths, check=check_tls_files)
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_cert_file is None:
+        return None
+    try:
+        return ServerTls(files=tls_files(settings))
+    except TlsFilesError as error:
+        raise OSError(f"tls_cert_file, tls_key_file or tls_client_ca_file: {error}") from None
+
+
+def _bind(server: FlowlessServer, settings: Settings, tls: ServerTls | None) -> str:
+    """Listen; where both are configured, at a second address that asks for client certificates."""
+    if tls is None:
+        return server.bind(settings.listen, credentials=None)
+    with_clients = settings.tls_client_ca_file is not None
+    if settings.mtls_listen:
+        address = server.bind(settings.mtls_listen, credentials=tls.credentials(with_clients=True))
+        logs.get_logger("flowless").info("client certificates are asked for", address=address)
+        with_clients = False
+    return server.bind(settings.listen, credentials=tls.credentials(with_clients=with_clients))
 
 
 def _listen_to_log(flowless: Flowless) -> None:

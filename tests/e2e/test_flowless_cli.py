@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from flowless.cli import app
 from flowless.domain.sessions import Session
+from tests.support.certificates import Authority
 from tests.support.flowless import Client, listed_services
 from tests.support.report_log import log_into_report
 from tests.support.repository import ROOT
@@ -532,6 +533,10 @@ def test_doctor_looks_at_transport(cli: Cli, tmp_path: Path) -> None:
     assert _findings(cli, code=SETTINGS, **tls)["transport"]["state"] == "bad"
     certificate.touch()
     key.touch(0o644)
+    assert _findings(cli, code=SETTINGS, **tls)["transport"]["state"] == "bad"
+    pair = Authority().server()
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
     key.chmod(0o644)
     assert _findings(cli, **tls)["transport"]["mend"] == f"chmod 600 {key}"
     key.chmod(0o600)
