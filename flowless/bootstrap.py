@@ -51,18 +51,22 @@ from flowless.grpc.admin import AdminServicer
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.pubflow import PubflowServicer
-from flowless.grpc.server import FlowlessServer
+from flowless.grpc.server import FlowlessServer, TransportLimits
 from flowless.grpc.session import SessionServicer
+from flowless.grpc.tls import ServerTls
+from flowless.grpc.tls import check as check_tls_files
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.ports.attempts import AttemptCounters
 from flowless.ports.session_tier import NoSessionTier, SessionTier
 from flowless.services.attempts import AttemptLimiter
 from flowless.services.audit import AuditLog
 from flowless.services.barriers import Barriers
+from flowless.services.bridge_uses import BridgeUses, NoUseRecorder
 from flowless.services.bridges import Bridges
 from flowless.services.credentials import UserPasswords
 from flowless.services.housekeeping import Housekeeping, Retention
 from flowless.services.logins import Logins, SessionFactory
+from flowless.services.open_streams import OpenStreams
 from flowless.services.outbox import MailSender
 from flowless.services.passwords import PasswordPolicy
 from flowless.services.recent_revocations import RecentRevocations
@@ -81,6 +85,7 @@ from trust_core import logs
 from trust_core.clock import Clock, SystemClock
 from trust_core.errors import Reason, TrustError
 from trust_core.metrics_server import MetricsServer
+from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
 
 
@@ -103,6 +108,8 @@ class Flowless:
     tokens: TrustTokens
     effects: TokenEffects
     bridges: Bridges
+    bridge_uses: BridgeUses
+    streams: OpenStreams
     refusals: Refusals
     tail: RevocationTail
     watchers: Watchers
@@ -203,6 +210,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             poll_interval=settings.poll_seconds,
             min_spacing=settings.min_read_spacing_seconds,
             max_subscriptions=settings.max_watchers,
+            max_subscriptions_per_bridge=settings.max_watchers_per_bridge,
         )
         tier = _session_tier(settings, clock) if serving else NoSessionTier()
         recent = RecentRevocations()
@@ -229,6 +237,11 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         factory = SessionFactory(limits=limits, clock=clock, random=os.urandom)
         token_format = PasetoTokens(wrapping_keys=settings.signing_wrapping_keys(), random=os.urandom)
         keys = SigningKeys(store=SqlSigningKeyStore(database=database), tokens=token_format, clock=clock)
+        bridge_store = SqlBridgeStore(database=database)
+        bridge_uses = BridgeUses(store=bridge_store)
+        bridges = Bridges(
+            store=bridge_store, uses=bridge_uses if serving else NoUseRecorder(), clock=clock, random=os.urandom
+        )
         token_store = SqlTrustTokenStore(database=database)
         tokens = TrustTokens(
             store=token_store,
@@ -279,7 +292,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
                 clock=clock,
                 random=os.urandom,
             ),
-            bridges=Bridges(store=SqlBridgeStore(database=database), clock=clock, random=os.urandom),
+            bridges=bridges,
+            bridge_uses=bridge_uses,
+            streams=OpenStreams(bridges=bridges),
             refusals=Refusals(audit=audit, clock=clock, on_refusal=_log_refusal),
             tail=tail,
             watchers=watchers,
@@ -408,12 +423,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
     log = logs.get_logger("flowless")
     async with open_flowless(settings, serving=True) as flowless, _sending(flowless.mail) as stop_sending:
         tail = flowless.tail
-        flowless.database.when_log_written(tail.wake)
+        _listen_to_log(flowless)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
-        tail.listen(flowless.bridges.on_revocation)
-        tail.listen(flowless.recent.on_revocation)
-        tail.listen(flowless.tiers.on_revocation)
-        tail.when_started_over(flowless.recent.start_over)
         await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
@@ -421,18 +432,23 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         metrics = _metrics_server(settings, flowless, worker_index or 1)
         if metrics is not None:
             log.info("metrics", address=metrics.address)
-        address = server.bind(settings.listen, cert_file=settings.tls_cert_file, key_file=settings.tls_key_file)
+        tls = _tls(settings)
+        address = _bind(server, settings, tls)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if worker_index is not None:
             when_supervisor_ends(stop.set)
-        # Without either of these a replica cannot vouch for leases, and must go.
-        vital = (asyncio.create_task(tail.run()), asyncio.create_task(flowless.barriers.run()))
+        # Without one of these a replica cannot vouch for leases, nor end what a revoked bridge has open, and must go.
+        vital = tuple(
+            asyncio.create_task(work) for work in (tail.run(), flowless.barriers.run(), flowless.streams.run())
+        )
         for task in vital:
             task.add_done_callback(lambda _: stop.set())
-        waking = asyncio.create_task(wakeups.run())
+        aside = [asyncio.create_task(work) for work in (wakeups.run(), flowless.bridge_uses.run())]
+        if tls is not None:
+            aside.append(asyncio.create_task(tls.run()))
         cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
         server.set_serving(serving=True)
@@ -449,7 +465,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
         await asyncio.sleep(settings.lame_duck_seconds)
         await server.stop(settings.drain_seconds)
-        await _ended(waking)
+        for task in aside:
+            await _ended(task)
+        await flowless.bridge_uses.flush()
         if metrics is not None:
             metrics.stop()
         failures = [await _ended(task) for task in vital]
@@ -464,6 +482,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
     return FlowlessServer(
         bridges=flowless.bridges,
         refusals=flowless.refusals,
+        streams=flowless.streams,
         identity=IdentityServicer(
             users=flowless.users,
             passwords=flowless.passwords,
@@ -493,8 +512,13 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             clock=flowless.clock,
         ),
         pubflow=_pubflow(settings, flowless) if settings.pubflow else None,
-        max_message_bytes=settings.max_message_bytes,
-        max_concurrent_calls=settings.max_concurrent_calls,
+        limits=TransportLimits(
+            connections=settings.max_connections,
+            calls=settings.max_concurrent_calls,
+            message_bytes=settings.max_message_bytes,
+            connection_age_seconds=settings.connection_age_seconds,
+            connection_grace_seconds=settings.connection_grace_seconds,
+        ),
         serve_reflection=settings.reflection,
         share_port=share_port,
     )
@@ -512,6 +536,46 @@ def _pubflow(settings: Settings, flowless: Flowless) -> PubflowServicer:
         least_mode=settings.pubflow_least_mode,
         ip_prefixes=settings.ip_prefixes,
     )
+
+
+def tls_files(settings: Settings) -> TlsFiles:
+    """Files of the listeners' TLS; reads none of them."""
+    paths = TlsPaths(
+        cert_file=settings.tls_cert_file, key_file=settings.tls_key_file, ca_file=settings.tls_client_ca_file
+    )
+    return TlsFiles(paths=paths, check=check_tls_files)
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_cert_file is None:
+        return None
+    try:
+        return ServerTls(files=tls_files(settings))
+    except TlsFilesError as error:
+        raise OSError(f"tls_cert_file, tls_key_file or tls_client_ca_file: {error}") from None
+
+
+def _bind(server: FlowlessServer, settings: Settings, tls: ServerTls | None) -> str:
+    """Listen; where both are configured, at a second address that asks for client certificates."""
+    if tls is None:
+        return server.bind(settings.listen, credentials=None)
+    with_clients = settings.tls_client_ca_file is not None
+    if settings.mtls_listen:
+        address = server.bind(settings.mtls_listen, credentials=tls.credentials(with_clients=True))
+        logs.get_logger("flowless").info("client certificates are asked for", address=address)
+        with_clients = False
+    return server.bind(settings.listen, credentials=tls.credentials(with_clients=with_clients))
+
+
+def _listen_to_log(flowless: Flowless) -> None:
+    """Tell those whom rows of the log concern; a bridge is forgotten before its streams are looked at."""
+    tail = flowless.tail
+    flowless.database.when_log_written(tail.wake)
+    tail.listen(flowless.bridges.on_revocation)
+    tail.listen(flowless.streams.on_revocation)
+    tail.listen(flowless.recent.on_revocation)
+    tail.listen(flowless.tiers.on_revocation)
+    tail.when_started_over(flowless.recent.start_over)
 
 
 async def _join(barriers: Barriers) -> None:

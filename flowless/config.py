@@ -52,8 +52,16 @@ class Settings(BaseSettings):
     redis_ttl_seconds: int = Field(3_600, ge=1, le=86_400, description="entries of Redis live at most this long")
     listen: str = Field("127.0.0.1:7600", description="host:port, [v6]:port, or unix:/path")
     workers: int = Field(1, ge=1, le=64, description="processes that serve the port together")
-    tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback")
-    tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file")
+    tls_cert_file: Path | None = Field(None, description="PEM chain; needed off loopback; read again when it changes")
+    tls_key_file: Path | None = Field(None, description="PEM key of tls_cert_file; read again when it changes")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CAs that vouch for clients, which then need a certificate; read again too",
+    )
+    mtls_listen: str = Field(
+        "",
+        description="host:port where clients need a certificate, while listen asks for none",
+    )
     insecure_listen: bool = Field(
         False, description="allow plaintext off loopback; every secret is readable on the way"
     )
@@ -145,12 +153,20 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(0.1, ge=0.01, le=1.0, description="the log is read at least this often")
     min_read_spacing_seconds: float = Field(0.002, ge=0, le=0.1, description="and at most this often")
     max_watchers: int = Field(2_000, ge=1, le=100_000, description="watch streams of one replica")
+    max_watchers_per_bridge: int = Field(
+        1_000, ge=1, le=100_000, description="of these, streams of one bridge: none takes the places of all others"
+    )
     watch_staleness_max_seconds: int = Field(
         int(LONGEST_STALENESS.total_seconds()),
         ge=1,
         le=int(LONGEST_STALENESS.total_seconds()),
         description="sidecars that ask to be waited for longer after a ping get no lease",
     )
+    max_connections: int = Field(10_000, ge=1, le=1_000_000, description="of one listener; more are closed at once")
+    connection_age_seconds: float = Field(
+        3_600, ge=1, le=7 * 86_400, description="then a connection is replaced, give or take a tenth"
+    )
+    connection_grace_seconds: float = Field(60, ge=0.1, le=3_600, description="time for its calls to end after that")
     max_concurrent_calls: int = Field(10_000, ge=1, le=1_000_000, description="calls in flight, streams included")
     max_message_bytes: int = Field(1_048_576, ge=4_096, le=16_777_216, description="largest request")
     lame_duck_seconds: float = Field(
@@ -215,9 +231,9 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port with a port up to 65535, [v6]:port or unix:/absolute/path")
         return listen
 
-    @field_validator("metrics_listen")
+    @field_validator("metrics_listen", "mtls_listen")
     @classmethod
-    def _known_metrics_address(cls, listen: str) -> str:
+    def _known_second_address(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
         if listen and not (host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
             raise ValueError("must be host:port with a port up to 65535, or empty")
@@ -277,6 +293,7 @@ class Settings(BaseSettings):
         self._consistent_mail()
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
+        self._consistent_client_certificates()
         if self.tls_cert_file is None and not self.insecure_listen and not self.is_local:
             raise ValueError(
                 "listen is neither loopback nor a Unix socket: set tls_cert_file and tls_key_file, "
@@ -293,6 +310,14 @@ class Settings(BaseSettings):
         if self.activity_interval_seconds > self.session_idle_seconds / 2:
             raise ValueError("activity_interval_seconds must not exceed half of session_idle_seconds")
         return self
+
+    def _consistent_client_certificates(self) -> None:
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        if self.mtls_listen and self.tls_client_ca_file is None:
+            raise ValueError("mtls_listen needs tls_client_ca_file")
+        if self.mtls_listen.endswith(":0") and self.workers > 1:
+            raise ValueError("mtls_listen: workers share a port, so it has to be named")
 
     def _consistent_mail(self) -> None:
         if self.smtp_url is None:

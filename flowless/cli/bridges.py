@@ -1,6 +1,7 @@
 """`flowless bridges …`."""
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from flowless.services.bridges import NewSecret
 
 app = typer.Typer(help="Servers that may call Flowless, and their secrets.", no_args_is_help=True)
 
+_DURATION = re.compile(r"(?:(\d{1,7})d)?(?:(\d{1,7})h)?(?:(\d{1,7})m)?(?:(\d{1,7})s)?", re.ASCII)
 _SCOPES = ", ".join(scope.name.lower() for scope in Scope)
 
 
@@ -23,20 +25,27 @@ def _scopes(names: list[str]) -> frozenset[Scope]:
 
 
 def _overlap(text: str) -> timedelta:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isascii() or not number.isdigit() or len(number) > 7:
-        raise typer.BadParameter("a number with s, m, h or d, for example 24h")
-    return timedelta(seconds=int(number) * units[unit])
+    parts = _DURATION.fullmatch(text)
+    if parts is None or not text:
+        raise typer.BadParameter("numbers with d, h, m and s in this order, for example 24h or 1h30m")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
-def _row(bridge: Bridge) -> dict[str, object]:
+def _row(bridge: Bridge, now: datetime) -> dict[str, object]:
+    live = bridge.live_secrets(now)
     return {
         "id": bridge.id,
         "name": bridge.name,
         "scopes": sorted(scope.name.lower() for scope in bridge.scopes),
-        "secrets": len(bridge.secrets),
+        "client": bridge.client_id,
+        "secrets": len(live),
         "created": bridge.created_at,
+        "last_used": bridge.last_used_at,
+        "old_secrets_expire": max((s.expires_at for s in live if s.expires_at is not None), default=None),
+        "old_secrets_used": max(
+            (s.last_used_at for s in live if s.expires_at is not None and s.last_used_at is not None), default=None
+        ),
         "revoked": bridge.revoked_at,
     }
 
@@ -51,6 +60,9 @@ def _show_secret(new: NewSecret, *, as_json: bool) -> None:
 def _create(
     name: Annotated[str, typer.Argument(help="Unique: letters, digits, '.', '_', '-'.")],
     scope: Annotated[list[str] | None, typer.Option(help=f"Repeatable; of: {_SCOPES}. Default: validate.")] = None,
+    client_id: Annotated[
+        str, typer.Option(help="Bind it to a client certificate: spiffe://trust-domain/path, or a DNS name.")
+    ] = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,23 +72,33 @@ def _create(
     Examples:
       flowless bridges create shop
       flowless bridges create shop --scope validate --scope identity --scope sessions
+      flowless bridges create shop --client-id spiffe://example.org/ns/shop/sa/web
       flowless bridges create shop --json | jq -r .secret > /etc/bridge-sidecar/secret
     """
     scopes = _scopes(scope or ["validate"])
-    _show_secret(run(config, lambda flowless: flowless.bridges.create(name, scopes, by=BY)), as_json=as_json)
+
+    async def work(flowless: Flowless) -> NewSecret:
+        return await flowless.bridges.create(name, scopes, client_id=client_id, by=BY)
+
+    _show_secret(run(config, work), as_json=as_json)
 
 
 @app.command("list")
 def _list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List bridges, without secrets.
+    """List bridges, without secrets: how many work now, when they were used last, and when old ones expire.
+
+    Uses of the last half minute may not be written yet.
 
     \b
     Examples:
       flowless bridges list
       flowless bridges list --json
     """
-    found = run(config, lambda flowless: flowless.bridges.list())
-    show([_row(bridge) for bridge in found], as_json=as_json, empty="no bridges; `flowless bridges create NAME`")
+
+    async def work(flowless: Flowless) -> list[dict[str, object]]:
+        return [_row(bridge, flowless.clock.now()) for bridge in await flowless.bridges.list()]
+
+    show(run(config, work), as_json=as_json, empty="no bridges; `flowless bridges create NAME`")
 
 
 @app.command("rotate")
@@ -99,6 +121,31 @@ def _rotate(
         return await flowless.bridges.rotate((await flowless.bridges.find(bridge)).id, overlap=time, by=BY)
 
     _show_secret(run(config, work), as_json=as_json)
+
+
+@app.command("bind")
+def _bind(
+    bridge: Annotated[str, typer.Argument(help="Id or name.")],
+    client_id: Annotated[
+        str, typer.Argument(help="spiffe://trust-domain/path, a DNS name, or '' to free the bridge.")
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bind a bridge to a client: its secrets are good only with that client's certificate from now on.
+
+    \b
+    Examples:
+      flowless bridges bind shop spiffe://example.org/ns/shop/sa/web
+      flowless bridges bind shop shop.internal
+      flowless bridges bind shop ''
+    """
+
+    async def work(flowless: Flowless) -> Bridge:
+        return await flowless.bridges.bind((await flowless.bridges.find(bridge)).id, client_id, by=BY)
+
+    bound = run(config, work)
+    show_one({"id": bound.id, "name": bound.name, "client": bound.client_id}, as_json=as_json)
 
 
 @app.command("revoke")

@@ -17,7 +17,7 @@ from flowless.adapters.sql.migrate import SchemaError, require_current
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
-from flowless.bootstrap import open_database
+from flowless.bootstrap import open_database, tls_files
 from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.replicas import ReplicaRecord, WatcherReport
@@ -25,6 +25,7 @@ from flowless.domain.signing_keys import KeyState, SigningKey
 from trust_core import logs
 from trust_core.clock import SystemClock
 from trust_core.errors import TrustError
+from trust_core.tls_files import TlsFilesError
 
 # Orchestrators put variables like these into every container when a service is named after the program.
 _INJECTED: Final = re.compile(r"FLOWLESS_(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
@@ -99,6 +100,11 @@ def _transport(settings: Settings) -> Iterator[Finding]:
             if not os.access(path, os.R_OK):
                 yield Finding("transport", "bad", f"cannot read {path}", "make it readable for this user")
                 return
+        try:
+            tls_files(settings).read()
+        except TlsFilesError as error:
+            yield Finding("transport", "bad", str(error), "mend the files; what is in use stays")
+            return
         if stat.S_IMODE(settings.tls_key_file.stat().st_mode) & 0o077:
             yield Finding("transport", "warn", "others can read the TLS key", f"chmod 600 {settings.tls_key_file}")
             return

@@ -53,6 +53,7 @@ class Action(StrEnum):
     KEY_REWRAP = "signing_key.rewrap"
     BRIDGE_CREATE = "bridge.create"
     BRIDGE_ROTATE = "bridge.rotate"
+    BRIDGE_BIND = "bridge.bind"
     BRIDGE_REVOKE = "bridge.revoke"
     CALL_REFUSED = "call.refused"
     AUDIT_PRUNE = "audit.prune"

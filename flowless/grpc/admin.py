@@ -46,7 +46,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             except ValueError:
                 fields.add("scopes", "scopes that a bridge can hold")
         fields.refuse()
-        new = await self._bridges.create(request.name, frozenset(scopes), by=actor(context))
+        new = await self._bridges.create(
+            request.name, frozenset(scopes), client_id=request.client_id, by=actor(context)
+        )
         return pb.CreateBridgeResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
 
     async def ListBridges(self, request: pb.ListBridgesRequest, context: Context) -> pb.ListBridgesResponse:
@@ -63,6 +65,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         fields.refuse()
         new = await self._bridges.rotate(request.bridge_id, overlap=overlap, by=actor(context))
         return pb.RotateBridgeSecretResponse(bridge=convert.bridge(new.bridge, self._clock.now()), secret=new.secret)
+
+    async def BindBridge(self, request: pb.BindBridgeRequest, context: Context) -> pb.BindBridgeResponse:
+        """See the proto."""
+        bound = await self._bridges.bind(request.bridge_id, request.client_id, by=actor(context))
+        return pb.BindBridgeResponse(bridge=convert.bridge(bound, self._clock.now()))
 
     async def RevokeBridge(self, request: pb.RevokeBridgeRequest, context: Context) -> pb.RevokeBridgeResponse:
         """See the proto."""

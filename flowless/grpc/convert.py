@@ -190,14 +190,29 @@ def session_summary(record: Session) -> session_pb2.SessionSummary:
 
 def bridge(record: Bridge, now: datetime) -> admin_pb2.Bridge:
     """Message of a bridge."""
+    live = record.live_secrets(now)
     return admin_pb2.Bridge(
         id=record.id,
         name=record.name,
         scopes=[options_pb2.Scope.ValueType(scope.value) for scope in sorted(record.scopes)],
         create_time=timestamp(record.created_at),
-        revoke_time=None if record.revoked_at is None else timestamp(record.revoked_at),
-        live_secrets=record.live_secrets(now),
+        revoke_time=_maybe_timestamp(record.revoked_at),
+        live_secrets=len(live),
+        last_use_time=_maybe_timestamp(record.last_used_at),
+        client_id=record.client_id,
+        secrets=[
+            admin_pb2.BridgeSecret(
+                create_time=timestamp(secret.created_at),
+                expire_time=_maybe_timestamp(secret.expires_at),
+                last_use_time=_maybe_timestamp(secret.last_used_at),
+            )
+            for secret in live
+        ],
     )
+
+
+def _maybe_timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    return None if moment is None else timestamp(moment)
 
 
 def audit_event(record: AuditRecord) -> admin_pb2.AuditEvent:

@@ -1,7 +1,7 @@
 """The gRPC server: services, interceptors, limits, health. It starts only with a scope for every RPC."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -15,6 +15,7 @@ from flowless.grpc.pubflow import PubflowServicer
 from flowless.grpc.session import SessionServicer
 from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
+from flowless.services.open_streams import OpenStreams
 from flowless.services.refusals import Refusals
 from trust_core.grpc_edge import ErrorBoundary
 from trust_core.grpc_health import Health
@@ -33,6 +34,7 @@ from trustlayer.v1 import (
     trust_token_pb2_grpc,
 )
 
+_HEADER_BYTES: Final = 8_192
 SERVICES: Final = (
     identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
@@ -44,6 +46,17 @@ PUBFLOW_SERVICE: Final = pubflow_pb2.DESCRIPTOR.services_by_name["PubflowService
 """Served only when it is asked for."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportLimits:
+    """What callers may take of this process: connections of one listener, calls, bytes of a request, and seconds."""
+
+    connections: int
+    calls: int
+    message_bytes: int
+    connection_age_seconds: float
+    connection_grace_seconds: float
+
+
 class FlowlessServer:
     """Listens once `start` returned; `set_serving` and `stop` order the way out."""
 
@@ -52,25 +65,27 @@ class FlowlessServer:
         *,
         bridges: Bridges,
         refusals: Refusals,
+        streams: OpenStreams,
         identity: IdentityServicer,
         session: SessionServicer,
         trust_token: TrustTokenServicer,
         bridge: BridgeServicer,
         admin: AdminServicer,
         pubflow: PubflowServicer | None,
-        max_message_bytes: int,
-        max_concurrent_calls: int,
+        limits: TransportLimits,
         serve_reflection: bool,
         share_port: bool,
     ) -> None:
         services = SERVICES if pubflow is None else (*SERVICES, PUBFLOW_SERVICE)
         self._health = Health(services=[service.full_name for service in services])
         self._socket: UnixSocket | None = None
-        authorization = Authorization(bridges=bridges, scopes=required_scopes(services), refusals=refusals)
+        authorization = Authorization(
+            bridges=bridges, scopes=required_scopes(services), refusals=refusals, streams=streams
+        )
         self._server = grpc.aio.server(
             interceptors=[authorization, ErrorBoundary(program="flowless")],
-            maximum_concurrent_rpcs=max_concurrent_calls,
-            options=_options(max_message_bytes, share_port=share_port),
+            maximum_concurrent_rpcs=limits.calls,
+            options=_options(limits, share_port=share_port),
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, self._server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
@@ -84,15 +99,14 @@ class FlowlessServer:
             names = [service.full_name for service in services]
             reflection.enable_server_reflection([*names, PUBLIC_SERVICES[0], PUBLIC_SERVICES[1]], self._server)
 
-    def bind(self, listen: str, *, cert_file: Path | None, key_file: Path | None) -> str:
+    def bind(self, listen: str, *, credentials: grpc.ServerCredentials | None) -> str:
         """Bind and return the address, with the port chosen for port 0. Raises OSError, SocketError."""
         if listen.startswith("unix:"):
             self._socket = UnixSocket(path=listen.removeprefix("unix:"))
             self._socket.claim(self._server.add_insecure_port)
             return listen
         try:
-            if cert_file is not None and key_file is not None:
-                credentials = grpc.ssl_server_credentials([(key_file.read_bytes(), cert_file.read_bytes())])
+            if credentials is not None:
                 port = self._server.add_secure_port(listen, credentials)
             else:
                 port = self._server.add_insecure_port(listen)
@@ -115,14 +129,25 @@ class FlowlessServer:
             self._socket.release()
 
 
-def _options(max_message_bytes: int, *, share_port: bool) -> Sequence[tuple[str, int]]:
+def _options(limits: TransportLimits, *, share_port: bool) -> Sequence[tuple[str, int]]:
     return (
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_metadata_size", 8_192),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        # Who connects and does not go through with it, in TLS or in HTTP/2, is cut off.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        # Of headers: refused above the first with certainty, since between the two gRPC would draw lots.
+        ("grpc.max_metadata_size", _HEADER_BYTES),
+        ("grpc.absolute_max_metadata_size", _HEADER_BYTES),
         ("grpc.max_concurrent_streams", 1_000),
-        # A watcher whose machine vanished is found within keepalive_time + keepalive_timeout.
+        # gRPC adds or takes up to a tenth at random, so that connections of one moment do not end in one moment.
+        ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1_000)),
+        ("grpc.max_connection_age_grace_ms", round(limits.connection_grace_seconds * 1_000)),
+        ("grpc.max_connection_idle_ms", 600_000),
+        # A watcher whose machine vanished is found within keepalive_time + keepalive_timeout; so is a connection that
+        # stands still in the middle of a frame, since it cannot answer.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
         # Clients may ping as often as our own sidecars do; faster ones are cut off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),

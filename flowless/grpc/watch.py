@@ -1,7 +1,7 @@
 """One watch stream: replay, then the tail's rows and a pong for every ping, in one order.
 
-A watcher may be a stranger to good manners: it gets a bounded time for its first message, its credential is checked
-again while the stream lasts (a secret that expires writes no row), and one that does not read is cut off.
+A watcher may be a stranger to good manners: it gets a bounded time for its first message, and one that does not read
+is cut off. Its credential is checked while the stream lasts by `OpenStreams`.
 
 The order is the point. Replayed rows, tailed rows and pongs leave through one subscription, so a pong with
 revision R can only be read by the watcher after every row up to R.
@@ -27,7 +27,6 @@ from trust_core.errors import Reason, TrustError
 from trustlayer.v1 import bridge_pb2 as pb
 
 _FIRST_MESSAGE_SECONDS: Final = 5.0
-_AUTHENTICATE_SECONDS: Final = 2.0
 _CLOSING_SECONDS: Final = 5.0
 
 
@@ -73,10 +72,7 @@ class WatchStream:
             applied_revision=start.last_revision if start.log_id == subscription.start.log_id else 0,
         )
         admitted = asyncio.Event()
-        helpers = (
-            asyncio.ensure_future(self._answer_pings(requests, subscription, watcher, admitted)),
-            asyncio.ensure_future(self._authenticate_again(subscription)),
-        )
+        pinging = asyncio.ensure_future(self._answer_pings(requests, subscription, watcher, admitted))
         # Its end is noticed by the next `take`. A stream that is stuck in sending never gets there and is cut.
         subscription.cut_when_closed(after_seconds=_CLOSING_SECONDS)
         try:
@@ -104,27 +100,13 @@ class WatchStream:
         finally:
             self._tail.unsubscribe(subscription)
             self._watchers.leave(watcher, now_ns=self._clock.elapsed_ns())
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
 
     async def _require_good_credential(self) -> None:
-        if not await self._bridges.still_accepts(self._caller.bridge.id, self._caller.secret_digest):
+        caller = self._caller
+        if not await self._bridges.still_accepts(caller.bridge.id, caller.secret_digest, caller.certificate):
             raise TrustError(Reason.BRIDGE_CREDENTIAL_REFUSED, "the bridge credential is no longer valid")
-
-    async def _authenticate_again(self, subscription: Subscription) -> None:
-        """Close the subscription when the credential is no longer good.
-
-        Storage that fails closes nothing: without storage there are no pongs either.
-        """
-        while True:
-            await asyncio.sleep(_AUTHENTICATE_SECONDS)
-            try:
-                await self._require_good_credential()
-            except TrustError as error:
-                if error.reason is Reason.BRIDGE_CREDENTIAL_REFUSED:
-                    subscription.close(error)
-                    return
 
     async def _can_replay(self, start: pb.WatchStart, head: LogHead) -> bool:
         if start.log_id != head.log_id:

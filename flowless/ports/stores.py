@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from flowless.domain.audit import AuditEvent
-from flowless.domain.bridges import Bridge, BridgeSecret
+from flowless.domain.bridges import Bridge, BridgeSecret, BridgeUse
 from flowless.domain.revocations import LogHead, Revocation
 from flowless.domain.sessions import KeptSession, Session, SessionActivity, SessionRead
 from flowless.domain.users import Profile, User, UserStatus
@@ -262,6 +262,16 @@ class BridgeStore(Protocol):
         event: AuditEvent | None = None,
     ) -> int | None:
         """Add a secret and let the live ones expire then at the latest; `None` when there is no live bridge."""
+        ...
+
+    async def bind(
+        self, bridge_id: str, client_id: str, *, now: datetime, event: AuditEvent | None = None
+    ) -> int | None:
+        """Set whose certificate a bridge needs, empty for nobody's; `None` when there is no live bridge."""
+        ...
+
+    async def record_uses(self, uses: Sequence[BridgeUse]) -> None:
+        """Note when secrets were used last; never back, and nothing for those that are gone."""
         ...
 
     async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:

@@ -1,4 +1,4 @@
-"""Use cases of bridges: create, list, rotate, revoke, authenticate.
+"""Use cases of bridges: create, list, bind, rotate, revoke, authenticate.
 
 Shared state: the cache of authenticated bridges and the look-ups under way, touched by the event loop only.
 """
@@ -10,10 +10,18 @@ from datetime import timedelta
 from typing import Final
 
 from flowless.domain.audit import Action, Actor
-from flowless.domain.bridges import BRIDGE_NAME, Bridge, BridgeSecret, Scope
+from flowless.domain.bridges import (
+    BRIDGE_NAME,
+    Bridge,
+    BridgeSecret,
+    ClientCertificate,
+    Scope,
+    is_client_id,
+)
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import Revocation
 from flowless.ports.stores import BridgeStore
+from flowless.services.bridge_uses import UseRecorder
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import (
@@ -43,6 +51,15 @@ class NewSecret:
     secret: str
 
 
+def _refused() -> TrustError:
+    return TrustError(Reason.BRIDGE_CREDENTIAL_REFUSED, "the bridge credential is not valid")
+
+
+def _check_client_id(client_id: str, fields: Fields) -> None:
+    if client_id and not is_client_id(client_id):
+        fields.add("client_id", "spiffe://trust-domain/path, or a DNS name in lower case without wildcard")
+
+
 def _too_many_strangers() -> TrustError:
     return TrustError(Reason.TOO_MANY_CALLS, "too many unknown credentials at once; retry later")
 
@@ -56,8 +73,9 @@ class Bridges:
     who have real ones.
     """
 
-    def __init__(self, *, store: BridgeStore, clock: Clock, random: RandomBytes) -> None:
+    def __init__(self, *, store: BridgeStore, uses: UseRecorder, clock: Clock, random: RandomBytes) -> None:
         self._store = store
+        self._uses = uses
         self._clock = clock
         self._random = random
         self._cache: dict[str, tuple[int, Bridge]] = {}
@@ -65,12 +83,13 @@ class Bridges:
         self._stranger_slots = asyncio.Semaphore(_MAX_STRANGERS)
         self._look_ups: dict[tuple[str, int], asyncio.Future[Bridge | None]] = {}
 
-    async def create(self, name: str, scopes: frozenset[Scope], *, by: Actor) -> NewSecret:
-        """Create a bridge. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
+    async def create(self, name: str, scopes: frozenset[Scope], *, client_id: str = "", by: Actor) -> NewSecret:
+        """Create a bridge, bound to a client if one is named. Errors: INVALID_FIELD, BRIDGE_NAME_TAKEN."""
         fields = Fields()
         fields.matching("name", name, BRIDGE_NAME, "1 to 64 letters, digits, '.', '_', '-', beginning with no mark")
         if not scopes:
             fields.add("scopes", "at least one")
+        _check_client_id(client_id, fields)
         fields.refuse()
         now = self._clock.now()
         bridge_id = new_bridge_id(self._random)
@@ -80,11 +99,11 @@ class Bridges:
             name=name,
             scopes=scopes,
             created_at=now,
+            client_id=client_id,
             secrets=(BridgeSecret(digest=digest(secret), created_at=now),),
         )
-        event = by.event(
-            Action.BRIDGE_CREATE, now=now, subject=bridge_id, scopes=sorted(scope.name for scope in scopes)
-        )
+        names = sorted(scope.name for scope in scopes)
+        event = by.event(Action.BRIDGE_CREATE, now=now, subject=bridge_id, scopes=names, client_id=client_id)
         await self._store.add(bridge, event=event)
         return NewSecret(bridge=bridge, secret=secret)
 
@@ -100,6 +119,24 @@ class Bridges:
         if found is None:
             raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such bridge")
         return found
+
+    async def bind(self, bridge_id: str, client_id: str, *, by: Actor) -> Bridge:
+        """Let the bridge's secrets be good only with that client's certificate; empty: with any or none.
+
+        Streams that do not satisfy it end. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
+        """
+        fields = Fields()
+        self._check_id(bridge_id, fields)
+        _check_client_id(client_id, fields)
+        fields.refuse()
+        now = self._clock.now()
+        event = by.event(Action.BRIDGE_BIND, now=now, subject=bridge_id, client_id=client_id)
+        revision = await self._store.bind(bridge_id, client_id, now=now, event=event)
+        bridge = await self._store.get(bridge_id) if revision is not None else None
+        if bridge is None:
+            raise TrustError(Reason.BRIDGE_NOT_FOUND, "no such live bridge")
+        self._forget(bridge_id)
+        return bridge
 
     async def rotate(self, bridge_id: str, *, overlap: timedelta, by: Actor) -> NewSecret:
         """Add a secret; those before expire after the overlap. Errors: INVALID_FIELD, BRIDGE_NOT_FOUND."""
@@ -137,20 +174,40 @@ class Bridges:
         return revision
 
     async def authenticate(self, secret: str) -> Bridge:
-        """Name the bridge that a secret belongs to. Errors: BRIDGE_CREDENTIAL_REFUSED, never saying why."""
-        refused = TrustError(Reason.BRIDGE_CREDENTIAL_REFUSED, "the bridge credential is not valid")
+        """Name the bridge that a secret belongs to. Errors: BRIDGE_CREDENTIAL_REFUSED, never saying why.
+
+        Whether the connection may be the bridge's, see `require_certificate`.
+        """
+        refused = _refused()
         bridge_id = bridge_of_secret(secret)
         if bridge_id is None:
             raise refused
         bridge = await self._current(bridge_id)
-        if bridge is None or not bridge.accepts(digest(secret), self._clock.now()):
+        now, secret_digest = self._clock.now(), digest(secret)
+        if bridge is None or not bridge.accepts(secret_digest, now):
             raise refused
+        if not bridge.client_id:
+            self._uses.note(bridge_id, secret_digest, now)
         return bridge
 
-    async def still_accepts(self, bridge_id: str, secret_digest: bytes) -> bool:
-        """Whether a secret that was good is good still; for calls that last."""
+    def require_certificate(self, bridge: Bridge, secret_digest: bytes, certificate: ClientCertificate) -> None:
+        """Refuse a connection that is not the client's whom the bridge is bound to.
+
+        Errors: BRIDGE_CREDENTIAL_REFUSED, in the words of `authenticate`: who stole a secret learns nothing of it.
+        """
+        if not bridge.admits(certificate):
+            raise _refused()
+        if bridge.client_id:
+            self._uses.note(bridge.id, secret_digest, self._clock.now())
+
+    async def still_accepts(self, bridge_id: str, secret_digest: bytes, certificate: ClientCertificate) -> bool:
+        """Whether a credential that was good is good still; for calls that last, which use it all the time."""
         bridge = await self._current(bridge_id)
-        return bridge is not None and bridge.accepts(secret_digest, self._clock.now())
+        now = self._clock.now()
+        if bridge is None or not bridge.accepts(secret_digest, now) or not bridge.admits(certificate):
+            return False
+        self._uses.note(bridge_id, secret_digest, now)
+        return True
 
     async def _current(self, bridge_id: str) -> Bridge | None:
         bridge = self._cached(bridge_id)

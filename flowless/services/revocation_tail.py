@@ -14,7 +14,7 @@ subscription that holds more than `max_backlog` items is closed, and its watcher
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -140,6 +140,7 @@ class RevocationTail:
         poll_interval: float,
         min_spacing: float,
         max_subscriptions: int,
+        max_subscriptions_per_bridge: int,
         max_backlog: int = 20_000,
     ) -> None:
         self._log = log
@@ -148,6 +149,8 @@ class RevocationTail:
         self._poll_interval = poll_interval
         self._min_spacing = min_spacing
         self._max_subscriptions = max_subscriptions
+        self._max_subscriptions_per_bridge = max_subscriptions_per_bridge
+        self._by_bridge: Counter[str] = Counter()
         self._max_backlog = max_backlog
         self._position = LogHead(log_id="", revision=0, compacted_through=0)
         self._wake = asyncio.Event()
@@ -244,13 +247,23 @@ class RevocationTail:
             raise TrustError(Reason.DRAINING, "this replica is about to stop; connect to another")
         if len(self._subscriptions) >= self._max_subscriptions:
             raise TrustError(Reason.TOO_MANY_CALLS, "this replica serves no more watch streams; connect to another")
+        if self._by_bridge[bridge_id] >= self._max_subscriptions_per_bridge:
+            raise TrustError(
+                Reason.TOO_MANY_CALLS, "this replica serves no more watch streams of this bridge; connect to another"
+            )
         subscription = Subscription(bridge_id=bridge_id, start=self._position, max_backlog=self._max_backlog)
         self._subscriptions[subscription] = None
+        self._by_bridge[bridge_id] += 1
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscription; does nothing when it is forgotten already."""
-        self._subscriptions.pop(subscription, None)
+        if subscription not in self._subscriptions:
+            return
+        del self._subscriptions[subscription]
+        self._by_bridge[subscription.bridge_id] -= 1
+        if not self._by_bridge[subscription.bridge_id]:
+            del self._by_bridge[subscription.bridge_id]
 
     def drain(self) -> None:
         """Tell every watcher to go elsewhere and take no new ones."""

@@ -2,11 +2,11 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from flowless.domain.bridges import Bridge, BridgeSecret, Scope
+from flowless.domain.bridges import Bridge, BridgeSecret, BridgeUse, Scope
 from tests.support.stores import HOUR, NOW, SECOND, Stores, fresh_digest, new_bridge
 from trust_core.errors import Reason, TrustError
 
@@ -140,3 +140,65 @@ async def test_revoking_a_bridge_again_keeps_the_moment_and_writes_no_row(stores
     again = stores.bridges.revoke(bridge.id, now=NOW + timedelta(days=1))
     assert await stores.written_by(again) == (first, [])
     assert (await _read(stores, bridge)).revoked_at == NOW
+
+
+def _used(bridge: Bridge, number: int, at: datetime) -> BridgeUse:
+    return BridgeUse(bridge_id=bridge.id, digest=bridge.secrets[number].digest, at=at)
+
+
+async def test_uses_are_noted_with_each_secret_and_its_bridge_and_write_no_row(stores: Stores) -> None:
+    bridge, other = await _added(stores, secrets=3), await _added(stores, "other")
+    uses = [_used(bridge, 1, NOW + HOUR), _used(bridge, 0, NOW + SECOND), _used(other, 0, NOW)]
+    await stores.bridges.record_uses(uses)
+    found = await _read(stores, bridge)
+    assert [secret.last_used_at for secret in found.secrets] == [NOW + SECOND, NOW + HOUR, None]
+    assert found.last_used_at == NOW + HOUR
+    assert (await _read(stores, other)).last_used_at == NOW
+    assert await stores.rows() == []
+
+
+async def test_a_use_that_is_written_late_moves_nothing_back(stores: Stores) -> None:
+    bridge = await _added(stores)
+    for at in (NOW + HOUR, NOW + SECOND):
+        await stores.bridges.record_uses([_used(bridge, 0, at)])
+    found = await _read(stores, bridge)
+    assert (found.last_used_at, found.secrets[0].last_used_at) == (NOW + HOUR, NOW + HOUR)
+
+
+async def test_uses_of_what_is_gone_and_no_uses_at_all_change_nothing(stores: Stores) -> None:
+    bridge = await _added(stores)
+    await stores.bridges.record_uses([])
+    await stores.bridges.record_uses([BridgeUse(bridge_id="gone", digest=fresh_digest(), at=NOW)])
+    assert await _read(stores, bridge) == bridge
+
+
+async def test_replicas_that_write_uses_at_once_do_not_stand_in_each_others_way(stores: Stores) -> None:
+    bridges = [await _added(stores, f"bridge{number}", secrets=2) for number in range(5)]
+    uses = [_used(bridge, number, NOW + SECOND) for bridge in bridges for number in (0, 1)]
+    await asyncio.gather(*(stores.bridges.record_uses(some) for some in (uses, uses[::-1], uses[3:] + uses[:3])))
+    for bridge in bridges:
+        assert {secret.last_used_at for secret in (await _read(stores, bridge)).secrets} == {NOW + SECOND}
+
+
+async def test_a_bridge_is_bound_and_freed_and_each_writes_one_row(stores: Stores) -> None:
+    bridge, other = await _added(stores), await _added(stores, "other")
+    for client_id in ("spiffe://example.org/shop", "shop.internal", ""):
+        revision, rows = await stores.written_by(stores.bridges.bind(bridge.id, client_id, now=NOW))
+        assert (rows, revision) == ([("bridge", bridge.id)], await stores.end())
+        assert await _read(stores, bridge) == replace(bridge, client_id=client_id)
+    assert await _read(stores, other) == other
+
+
+async def test_a_bridge_that_is_revoked_or_unknown_is_not_bound(stores: Stores) -> None:
+    bridge = await _added(stores)
+    revision = await stores.bridges.revoke(bridge.id, now=NOW)
+    for bridge_id in (bridge.id, "unknown"):
+        assert await stores.bridges.bind(bridge_id, "shop.internal", now=NOW) is None
+    assert (await _read(stores, bridge)).client_id == ""
+    assert await stores.end() == revision
+
+
+async def test_a_bridge_is_added_with_the_client_that_it_is_bound_to(stores: Stores) -> None:
+    bridge = replace(new_bridge("shop"), client_id="spiffe://example.org/shop")
+    await stores.bridges.add(bridge)
+    assert await _read(stores, bridge) == bridge

@@ -154,6 +154,10 @@ def _calls(client: Client) -> dict[str, tuple[Callable[[], object], str]]:
             lambda: admin.RotateBridgeSecret(admin_pb2.RotateBridgeSecretRequest(bridge_id=bridge_id)),
             "bridge.rotate",
         ),
+        "AdminService/BindBridge": (
+            lambda: admin.BindBridge(admin_pb2.BindBridgeRequest(bridge_id=bridge_id, client_id="shop.internal")),
+            "bridge.bind",
+        ),
         "AdminService/RevokeBridge": (
             lambda: admin.RevokeBridge(admin_pb2.RevokeBridgeRequest(bridge_id=bridge_id)),
             "bridge.revoke",

@@ -1,16 +1,26 @@
 """Who may call what, for every RPC that there is: denied unless the proto declares it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import grpc
 import pytest
+from google.protobuf.descriptor import ServiceDescriptor
 
 from flowless.domain.bridges import Scope
 from tests.support.flowless import METHODS, Flowless, bearer, call_raw, outcome, running_flowless
 from tests.support.stores import counting_random
 from tools.processes import temporary_directory
 from trust_core.identifiers import new_bridge_id, new_bridge_secret, new_session_id
-from trustlayer.v1 import admin_pb2, bridge_pb2, options_pb2
+from trustlayer.v1 import (
+    admin_pb2,
+    bridge_pb2,
+    identity_pb2,
+    options_pb2,
+    session_pb2,
+    trust_token_pb2,
+    validator_pb2,
+)
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -68,6 +78,26 @@ def bad_credentials(flowless: Flowless) -> Mapping[str, tuple[Metadata, tuple[st
     }
 
 
+@pytest.fixture(scope="module")
+def dead_credentials(flowless: Flowless) -> Mapping[str, str]:
+    """For each single scope: secrets that were never good, are no longer, or are good over another connection."""
+    found: dict[str, str] = {}
+    for scope in Scope:
+        bridge_id, found[f"{scope.name}, expired"] = flowless.client.create_bridge(scope)
+        request = admin_pb2.RotateBridgeSecretRequest(bridge_id=bridge_id)
+        request.overlap.FromSeconds(3_600)
+        flowless.client.admin.RotateBridgeSecret(request)
+        with flowless.sql() as connection:
+            update = "UPDATE bridge_secrets SET expires_us = ? WHERE bridge_id = ? AND expires_us IS NOT NULL"
+            assert connection.execute(update, (time.time_ns() // 1_000, bridge_id)).rowcount == 1
+        found[f"{scope.name}, wrong"] = _secret_for(bridge_id)
+        bridge_id, found[f"{scope.name}, revoked"] = flowless.client.create_bridge(scope)
+        flowless.client.admin.RevokeBridge(admin_pb2.RevokeBridgeRequest(bridge_id=bridge_id))
+        bridge_id, found[f"{scope.name}, bound"] = flowless.client.create_bridge(scope)
+        flowless.client.admin.BindBridge(admin_pb2.BindBridgeRequest(bridge_id=bridge_id, client_id="shop.internal"))
+    return found
+
+
 def _secret_for(bridge_id: str) -> str:
     return new_bridge_secret(bridge_id, counting_random)
 
@@ -93,6 +123,34 @@ def test_an_rpc_is_refused_without_a_credential_that_is_good_now(
 ) -> None:
     found = {name: outcome(call_raw(channel, path, metadata=sent)) for name, (sent, _) in bad_credentials.items()}
     assert found == {name: expected for name, (_, expected) in bad_credentials.items()}
+
+
+@EVERY_RPC
+def test_no_scope_makes_a_dead_credential_worth_anything(
+    channel: grpc.Channel, dead_credentials: Mapping[str, str], path: str
+) -> None:
+    found = {name: outcome(call_raw(channel, path, metadata=bearer(s))) for name, s in dead_credentials.items()}
+    assert len(found) == 4 * len(Scope)
+    assert found == dict.fromkeys(dead_credentials, REFUSED)
+
+
+def test_every_service_of_the_standard_is_served_here_or_by_the_sidecar() -> None:
+    package = [
+        service
+        for module in (admin_pb2, bridge_pb2, identity_pb2, session_pb2, trust_token_pb2, validator_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    sidecars = {path for path, scope in _scopes(package).items() if scope == options_pb2.SCOPE_LOCAL_SOCKET}
+    assert _scopes(package).keys() == METHODS.keys() | sidecars
+    assert sidecars
+
+
+def _scopes(services: Iterable[ServiceDescriptor]) -> dict[str, int]:
+    return {
+        f"/{service.full_name}/{method.name}": method.GetOptions().Extensions[options_pb2.scope]
+        for service in services
+        for method in service.methods
+    }
 
 
 def test_every_scope_that_a_bridge_can_hold_opens_some_rpc() -> None:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from flowless.cli import app
 from flowless.domain.sessions import Session
+from tests.support.certificates import Authority
 from tests.support.flowless import Client, listed_services
 from tests.support.report_log import log_into_report
 from tests.support.repository import ROOT
@@ -209,6 +210,26 @@ def test_bridges_for_programs(cli: Cli) -> None:
     assert listed["revoked"]
 
 
+def test_secrets_that_are_dead_are_not_counted(cli: Cli) -> None:
+    cli.run("bridges", "create", "shop")
+    for overlap, live in (("1h30m", 2), ("1d", 3), ("0s", 1)):
+        cli.run("bridges", "rotate", "shop", "--overlap", overlap)
+        (listed,) = cli.json("bridges", "list")
+        assert listed["secrets"] == live
+        assert (listed["old_secrets_expire"] is None) == (live == 1)
+    cli.run("bridges", "revoke", "shop")
+    assert cli.json("bridges", "list")[0]["secrets"] == 0
+
+
+def test_a_bridge_is_bound_to_a_client_and_freed(cli: Cli) -> None:
+    spiffe_id = "spiffe://example.org/ns/shop/sa/web"
+    cli.run("bridges", "create", "shop", "--client-id", spiffe_id)
+    assert cli.json("bridges", "list")[0]["client"] == spiffe_id
+    for client_id in ("shop.internal", ""):
+        assert cli.json("bridges", "bind", "shop", client_id)["client"] == client_id
+        assert cli.json("bridges", "list")[0]["client"] == client_id
+
+
 def test_a_bridge_may_validate_and_nothing_else_unless_told(cli: Cli) -> None:
     cli.run("bridges", "create", "shop")
     assert cli.json("bridges", "list")[0]["scopes"] == ["validate"]
@@ -218,7 +239,25 @@ def test_bridges_for_people(cli: Cli) -> None:
     assert "flowless bridges create" in cli.run("bridges", "list").stdout
     cli.run("bridges", "create", "shop")
     header, line = cli.run("bridges", "list").stdout.splitlines()
-    assert header.split() == ["ID", "NAME", "SCOPES", "SECRETS", "CREATED", "REVOKED"]
+    assert header.split() == (
+        [
+            "ID",
+            "NAME",
+            "SCOPES",
+            "CLIENT",
+            "SECRETS",
+            "CREATED",
+            "LAST",
+            "USED",
+            "OLD",
+            "SECRETS",
+            "EXPIRE",
+            "OLD",
+            "SECRETS",
+            "USED",
+            "REVOKED",
+        ]
+    )
     assert line.split()[1:3] == ["shop", "validate"]
     assert line.split()[-1] == "-"
 
@@ -227,9 +266,13 @@ def test_bridges_that_are_refused(cli: Cli) -> None:
     cli.run("bridges", "create", "shop")
     assert "another bridge has this name" in cli.refused("bridges", "create", "shop")
     assert "name:" in cli.refused("bridges", "create", "a b")
-    for command in ("rotate", "revoke"):
-        assert "no such bridge" in cli.refused("bridges", command, "nothing")
+    for command in (["rotate", "nothing"], ["revoke", "nothing"], ["bind", "nothing", ""]):
+        assert "no such bridge" in cli.refused("bridges", *command)
+    for client_id in ("spiffe://example.org", "*.example.org", "https://example.org/x", "Shop.internal"):
+        assert "client_id:" in cli.refused("bridges", "create", "other", "--client-id", client_id)
+        assert "client_id:" in cli.refused("bridges", "bind", "shop", client_id)
     cli.run("bridges", "revoke", "shop")
+    assert "no such live bridge" in cli.refused("bridges", "bind", "shop", "shop.internal")
     assert "no such live bridge" in cli.refused("bridges", "rotate", "shop")
     assert "overlap" in cli.refused("bridges", "rotate", "shop", "--overlap", "31d")
 
@@ -341,9 +384,9 @@ def test_sessions_that_are_refused(cli: Cli) -> None:
 
 
 def test_migrating_says_what_it_did(empty: Cli) -> None:
-    assert empty.run("migrate").stdout == "schema migrated from nothing to 0003\n"
-    assert empty.run("migrate").stdout == "schema 0003 is there already\n"
-    assert empty.json("migrate") == {"before": "0003", "after": "0003"}
+    assert empty.run("migrate").stdout == "schema migrated from nothing to 0004\n"
+    assert empty.run("migrate").stdout == "schema 0004 is there already\n"
+    assert empty.json("migrate") == {"before": "0004", "after": "0004"}
 
 
 EVERY_KIND = [
@@ -490,6 +533,10 @@ def test_doctor_looks_at_transport(cli: Cli, tmp_path: Path) -> None:
     assert _findings(cli, code=SETTINGS, **tls)["transport"]["state"] == "bad"
     certificate.touch()
     key.touch(0o644)
+    assert _findings(cli, code=SETTINGS, **tls)["transport"]["state"] == "bad"
+    pair = Authority().server()
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
     key.chmod(0o644)
     assert _findings(cli, **tls)["transport"]["mend"] == f"chmod 600 {key}"
     key.chmod(0o600)

@@ -27,6 +27,7 @@ from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
 from flowless.domain.bridges import Scope
 from flowless.grpc.server import PUBFLOW_SERVICE, SERVICES
+from flowless.services.bridge_uses import NoUseRecorder
 from flowless.services.bridges import Bridges
 from flowless.services.signing_keys import SigningKeys
 from tests.support.clock import FakeClock
@@ -250,7 +251,9 @@ def prepare(directory: Path) -> tuple[Path, str]:
     async def work() -> tuple[Path, str]:
         file = await new_sqlite_file(directory)
         database = Database.open(sqlite_url(file))
-        bridges = Bridges(store=SqlBridgeStore(database=database), clock=FakeClock(), random=counting_random)
+        bridges = Bridges(
+            store=SqlBridgeStore(database=database), uses=NoUseRecorder(), clock=FakeClock(), random=counting_random
+        )
         created = await bridges.create("everything", frozenset(Scope), by=BY)
         await rotate_signing_keys(database, directory / "signing-key")
         await database.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -9,10 +10,16 @@ from flowless.adapters.sql import rows
 from flowless.adapters.sql.database import Database, WriteTransaction, to_us
 from flowless.adapters.sql.schema import bridge_secrets, bridges, trust_tokens
 from flowless.domain.audit import AuditEvent
-from flowless.domain.bridges import Bridge, BridgeSecret
+from flowless.domain.bridges import Bridge, BridgeSecret, BridgeUse
 from trust_core.errors import Reason, TrustError
 
 _Rows = tuple[rows.Row, list[rows.Row]]
+
+
+def _used(table: sa.Table, key: sa.Column[Any]) -> sa.Update:
+    us = sa.bindparam("us", type_=sa.BigInteger)
+    older = sa.or_(table.c.last_used_us.is_(None), table.c.last_used_us < us)
+    return sa.update(table).where(key == sa.bindparam("key"), older).values(last_used_us=us)
 
 
 class SqlBridgeStore:
@@ -103,6 +110,41 @@ class SqlBridgeStore:
             return revision
 
         return await self._database.write(work)
+
+    async def bind(
+        self, bridge_id: str, client_id: str, *, now: datetime, event: AuditEvent | None = None
+    ) -> int | None:
+        """See the port."""
+
+        async def work(tx: WriteTransaction) -> int | None:
+            bound = (
+                sa.update(bridges)
+                .where(bridges.c.id == bridge_id, bridges.c.revoked_us.is_(None))
+                .values(client_id=client_id)
+            )
+            if (await tx.connection.execute(bound)).rowcount == 0:
+                return None
+            revision = await tx.append("bridge", bridge_id, now=now)
+            await tx.audit(event)
+            return revision
+
+        return await self._database.write(work)
+
+    async def record_uses(self, uses: Sequence[BridgeUse]) -> None:
+        """See the port."""
+        by_bridge: dict[str, int] = {}
+        for use in uses:
+            by_bridge[use.bridge_id] = max(by_bridge.get(use.bridge_id, 0), to_us(use.at))
+        # In one order, bridges first as everywhere: replicas that write at once do not wait for each other in a ring.
+        of_bridges = [{"key": key, "us": us} for key, us in sorted(by_bridge.items())]
+        of_secrets = [{"key": use.digest, "us": to_us(use.at)} for use in sorted(uses, key=lambda use: use.digest)]
+
+        async def work(tx: WriteTransaction) -> None:
+            await tx.connection.execute(_used(bridges, bridges.c.id), of_bridges)
+            await tx.connection.execute(_used(bridge_secrets, bridge_secrets.c.digest), of_secrets)
+
+        if uses:
+            await self._database.write(work)
 
     async def revoke(self, bridge_id: str, *, now: datetime, event: AuditEvent | None = None) -> int | None:
         """See the port."""

@@ -148,6 +148,8 @@ def bridge_values(bridge: Bridge) -> dict[str, object]:
         "scopes": _json(sorted(scope.name for scope in bridge.scopes)),
         "created_us": to_us(bridge.created_at),
         "revoked_us": None if bridge.revoked_at is None else to_us(bridge.revoked_at),
+        "client_id": bridge.client_id,
+        "last_used_us": None if bridge.last_used_at is None else to_us(bridge.last_used_at),
     }
 
 
@@ -158,6 +160,7 @@ def secret_values(bridge_id: str, secret: BridgeSecret) -> dict[str, object]:
         "bridge_id": bridge_id,
         "created_us": to_us(secret.created_at),
         "expires_us": None if secret.expires_at is None else to_us(secret.expires_at),
+        "last_used_us": None if secret.last_used_at is None else to_us(secret.last_used_at),
     }
 
 
@@ -169,9 +172,14 @@ def bridge_of(row: Row, secrets: list[Row]) -> Bridge:
         scopes=frozenset(Scope[name] for name in json.loads(row["scopes"])),
         created_at=from_us(row["created_us"]),
         revoked_at=optional(row["revoked_us"]),
+        client_id=row["client_id"],
+        last_used_at=optional(row["last_used_us"]),
         secrets=tuple(
             BridgeSecret(
-                digest=bytes(s["digest"]), created_at=from_us(s["created_us"]), expires_at=optional(s["expires_us"])
+                digest=bytes(s["digest"]),
+                created_at=from_us(s["created_us"]),
+                expires_at=optional(s["expires_us"]),
+                last_used_at=optional(s["last_used_us"]),
             )
             for s in secrets
         ),

@@ -139,6 +139,10 @@ bridges: Final = sa.Table(
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("revoked_us", sa.BigInteger),
+    # Who its callers have to be by their certificate; empty: anybody who has the secret.
+    sa.Column("client_id", _String(2048), nullable=False, server_default=sa.text("''")),
+    # Here as well as with its secrets: those are deleted when they have expired.
+    sa.Column("last_used_us", sa.BigInteger),
 )
 
 bridge_secrets: Final = sa.Table(
@@ -148,6 +152,7 @@ bridge_secrets: Final = sa.Table(
     sa.Column("bridge_id", sa.ForeignKey("bridges.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("expires_us", sa.BigInteger),
+    sa.Column("last_used_us", sa.BigInteger),
 )
 
 # Public parts of issued tokens: the token's text is nowhere, and a jti redeems nothing without the signature.

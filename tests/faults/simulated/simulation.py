@@ -131,7 +131,7 @@ class ReplicaStorage:
 
 
 class _AcceptAll:
-    async def still_accepts(self, bridge_id: str, secret_digest: bytes) -> bool:
+    async def still_accepts(self, bridge_id: str, secret_digest: bytes, certificate: object) -> bool:
         return True
 
 
@@ -170,6 +170,7 @@ class Replica:
             poll_interval=_POLL_SECONDS,
             min_spacing=0.002,
             max_subscriptions=100,
+            max_subscriptions_per_bridge=100,
         )
         self.recent = RecentRevocations()
         tiers = SessionTiers(

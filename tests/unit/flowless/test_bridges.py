@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flowless.domain.audit import AuditEvent
-from flowless.domain.bridges import Bridge, BridgeSecret, Scope
+from flowless.domain.bridges import Bridge, BridgeSecret, BridgeUse, Scope
 from flowless.domain.revocations import Revocation
 from flowless.ports.stores import BridgeStore
+from flowless.services.bridge_uses import NoUseRecorder
 from flowless.services.bridges import Bridges, NewSecret
 from tests.support.clock import FakeClock
 from tests.support.stores import BY, counting_random, sqlite
@@ -41,6 +42,14 @@ class CountingStore:
 
     async def add(self, bridge: Bridge, *, event: AuditEvent | None = None) -> None:
         await self._store.add(bridge, event=event)
+
+    async def bind(
+        self, bridge_id: str, client_id: str, *, now: datetime, event: AuditEvent | None = None
+    ) -> int | None:
+        return await self._store.bind(bridge_id, client_id, now=now, event=event)
+
+    async def record_uses(self, uses: Sequence[BridgeUse]) -> None:
+        await self._store.record_uses(uses)
 
     async def find(self, name: str) -> Bridge | None:
         return await self._store.find(name)
@@ -75,7 +84,11 @@ async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
 
 @pytest.fixture
 def bridges(store: CountingStore, clock: FakeClock) -> Bridges:
-    return Bridges(store=store, clock=clock, random=counting_random)
+    return _bridges(store, clock)
+
+
+def _bridges(store: CountingStore, clock: FakeClock) -> Bridges:
+    return Bridges(store=store, uses=NoUseRecorder(), clock=clock, random=counting_random)
 
 
 @pytest.fixture
@@ -117,7 +130,7 @@ async def test_another_replicas_revocation_is_obeyed_at_once_when_the_log_tells_
     bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
     await bridges.authenticate(shop.secret)
-    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id, by=BY)
+    await _bridges(store, clock).revoke(shop.bridge.id, by=BY)
     bridges.on_revocation(_row("another" + "0" * 9))
     await bridges.authenticate(shop.secret)  # nobody has told this replica yet
     assert store.reads == 1
@@ -129,7 +142,7 @@ async def test_another_replicas_revocation_that_nobody_told_of_is_obeyed_after_t
     bridges: Bridges, store: CountingStore, clock: FakeClock, shop: NewSecret
 ) -> None:
     await bridges.authenticate(shop.secret)
-    await Bridges(store=store, clock=clock, random=counting_random).revoke(shop.bridge.id, by=BY)
+    await _bridges(store, clock).revoke(shop.bridge.id, by=BY)
     clock.advance(2.001)
     await _refused(bridges, shop.secret)
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from flowless.domain.fields import Fields
 from flowless.domain.sessions import ActiveSession
 from flowless.grpc import convert
 from flowless.grpc.session import _position
-from tests.support.stores import NOW, new_bridge, new_session, new_user
+from tests.support.stores import HOUR, NOW, new_bridge, new_session, new_user
 from trust_core.errors import Reason, TrustError
 from trust_core.modes import DENIAL_TEXT, Binding, DenialReason, ValidationMode
 from trustlayer.v1 import types_pb2
@@ -169,4 +170,27 @@ def test_a_bridge_is_shown_without_its_secrets() -> None:
     message = convert.bridge(bridge, NOW)
     assert (message.name, message.live_secrets, list(message.scopes)) == ("shop", 2, [1, 3])
     assert not message.HasField("revoke_time")
+    assert not message.HasField("last_use_time")
     assert all(secret.digest not in message.SerializeToString() for secret in bridge.secrets)
+
+
+def test_of_a_bridges_secrets_those_that_work_are_shown_with_their_end_and_last_use() -> None:
+    made = new_bridge("shop", secrets=3)
+    dead, old, new = made.secrets
+    bridge = replace(
+        made,
+        client_id="shop.internal",
+        last_used_at=NOW + HOUR,
+        secrets=(
+            replace(dead, expires_at=NOW),
+            replace(old, expires_at=NOW + 2 * HOUR, last_used_at=NOW + HOUR),
+            new,
+        ),
+    )
+    message = convert.bridge(bridge, NOW)
+    assert (message.live_secrets, message.client_id) == (2, "shop.internal")
+    assert message.last_use_time == convert.timestamp(NOW + HOUR)
+    first, second = message.secrets
+    assert (first.expire_time, first.last_use_time) == (convert.timestamp(NOW + 2 * HOUR), message.last_use_time)
+    assert not second.HasField("expire_time")
+    assert not second.HasField("last_use_time")

@@ -46,6 +46,7 @@ def _tail(log: ScriptedLog, *, clock: FakeClock | None = None, **options: Any) -
         "poll_interval": NEVER,
         "min_spacing": 0.0,
         "max_subscriptions": 100,
+        "max_subscriptions_per_bridge": 100,
     } | options
     return RevocationTail(log=log, clock=clock or FakeClock(), **values)
 

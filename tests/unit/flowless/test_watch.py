@@ -14,6 +14,7 @@ from flowless.domain.replicas import LONGEST_STALENESS
 from flowless.grpc.authorization import Caller
 from flowless.grpc.watch import WatchStream
 from flowless.services.barriers import Barriers
+from flowless.services.bridge_uses import NoUseRecorder
 from flowless.services.bridges import Bridges
 from flowless.services.revocation_tail import PAGE, RevocationTail
 from flowless.services.watchers import Watchers
@@ -78,12 +79,18 @@ def watching(tmp_path: Path, replicas: ScriptedReplicas) -> Watching:
         watchers = Watchers()
         barriers = Barriers(registry=replicas, watchers=watchers, clock=clock, replica_id="replica", name="replica")
         tail = RevocationTail(
-            log=log, membership=barriers, clock=clock, poll_interval=NEVER, min_spacing=0.0, max_subscriptions=10
+            log=log,
+            membership=barriers,
+            clock=clock,
+            poll_interval=NEVER,
+            min_spacing=0.0,
+            max_subscriptions=10,
+            max_subscriptions_per_bridge=10,
         )
         await tail.start()
         running = asyncio.create_task(tail.run())
         async with sqlite(tmp_path) as stores:
-            bridges = Bridges(store=stores.bridges, clock=clock, random=counting_random)
+            bridges = Bridges(store=stores.bridges, uses=NoUseRecorder(), clock=clock, random=counting_random)
             new = await bridges.create("shop", frozenset(Scope), by=BY)
             caller = Caller(new.bridge, digest(new.secret))
             stream = WatchStream(

@@ -67,12 +67,19 @@ class Bridge(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LIVE_SECRETS_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """16 letters and digits, also the middle part of its credentials."""
     name: _builtins.str
     """Unique. 1 to 64 letters, digits, `.`, `_`, `-`."""
     live_secrets: _builtins.int
     """Secrets that work now."""
+    client_id: _builtins.str
+    """The client whose certificate its connections need: `spiffe://…` or a DNS
+    name. Empty: whoever has a secret.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_options_pb2.Scope.ValueType]:
         """What it may do."""
@@ -85,6 +92,16 @@ class Bridge(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """Absent while the bridge is live."""
 
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent while it was never used. Written in batches, so about half a
+        minute behind.
+        """
+
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BridgeSecret]:
+        """Those that work now, the oldest first, without the secrets themselves."""
+
     def __init__(
         self,
         *,
@@ -94,14 +111,53 @@ class Bridge(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         live_secrets: _builtins.int = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        client_id: _builtins.str = ...,
+        secrets: _abc.Iterable[Global___BridgeSecret] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "live_secrets", b"live_secrets", "name", b"name", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "create_time", b"create_time", "id", b"id", "last_use_time", b"last_use_time", "live_secrets", b"live_secrets", "name", b"name", "revoke_time", b"revoke_time", "scopes", b"scopes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bridge: _TypeAlias = Bridge  # noqa: Y015
+
+@_typing.final
+class BridgeSecret(_message.Message):
+    """A secret of a bridge that works now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent for the newest one, which lives as long as the bridge."""
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent while it was never used. About half a minute behind."""
+
+    def __init__(
+        self,
+        *,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BridgeSecret: _TypeAlias = BridgeSecret  # noqa: Y015
 
 @_typing.final
 class CreateBridgeRequest(_message.Message):
@@ -111,8 +167,13 @@ class CreateBridgeRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. 1 to 64 letters, digits, `.`, `_`, `-`."""
+    client_id: _builtins.str
+    """The client that the bridge is bound to: `spiffe://trust-domain/path`, or a
+    DNS name in lower case. Empty: not bound.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_options_pb2.Scope.ValueType]:
         """Required, at least one; not SCOPE_LOCAL_SOCKET."""
@@ -122,10 +183,11 @@ class CreateBridgeRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         scopes: _abc.Iterable[_options_pb2.Scope.ValueType] | None = ...,
+        client_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "name", b"name", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,6 +317,56 @@ class RotateBridgeSecretResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateBridgeSecretResponse: _TypeAlias = RotateBridgeSecretResponse  # noqa: Y015
+
+@_typing.final
+class BindBridgeRequest(_message.Message):
+    """See AdminService.BindBridge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    bridge_id: _builtins.str
+    """Required."""
+    client_id: _builtins.str
+    """`spiffe://trust-domain/path`, or a DNS name in lower case. Empty: not bound."""
+    def __init__(
+        self,
+        *,
+        bridge_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge_id", b"bridge_id", "client_id", b"client_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindBridgeRequest: _TypeAlias = BindBridgeRequest  # noqa: Y015
+
+@_typing.final
+class BindBridgeResponse(_message.Message):
+    """See AdminService.BindBridge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bridge(self) -> Global___Bridge:
+        """The bridge."""
+
+    def __init__(
+        self,
+        *,
+        bridge: Global___Bridge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindBridgeResponse: _TypeAlias = BindBridgeResponse  # noqa: Y015
 
 @_typing.final
 class RevokeBridgeRequest(_message.Message):

@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretRequest.SerializeToString,
                 response_deserializer=trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretResponse.FromString,
                 _registered_method=True)
+        self.BindBridge = channel.unary_unary(
+                '/trustlayer.v1.AdminService/BindBridge',
+                request_serializer=trustlayer_dot_v1_dot_admin__pb2.BindBridgeRequest.SerializeToString,
+                response_deserializer=trustlayer_dot_v1_dot_admin__pb2.BindBridgeResponse.FromString,
+                _registered_method=True)
         self.RevokeBridge = channel.unary_unary(
                 '/trustlayer.v1.AdminService/RevokeBridge',
                 request_serializer=trustlayer_dot_v1_dot_admin__pb2.RevokeBridgeRequest.SerializeToString,
@@ -114,6 +119,19 @@ class AdminServiceServicer:
         Scope: SCOPE_ADMIN.
         Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
         Idempotency: not idempotent; each call adds a secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BindBridge(self, request, context):
+        """Binds a bridge to a client: from then on its secrets are good only over a
+        connection with that client's certificate, and open streams without it end.
+        An empty client_id frees the bridge.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
+        Idempotency: idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +224,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RotateBridgeSecret,
                     request_deserializer=trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretRequest.FromString,
                     response_serializer=trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretResponse.SerializeToString,
+            ),
+            'BindBridge': grpc.unary_unary_rpc_method_handler(
+                    servicer.BindBridge,
+                    request_deserializer=trustlayer_dot_v1_dot_admin__pb2.BindBridgeRequest.FromString,
+                    response_serializer=trustlayer_dot_v1_dot_admin__pb2.BindBridgeResponse.SerializeToString,
             ),
             'RevokeBridge': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeBridge,
@@ -320,6 +343,33 @@ class AdminService:
             '/trustlayer.v1.AdminService/RotateBridgeSecret',
             trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretRequest.SerializeToString,
             trustlayer_dot_v1_dot_admin__pb2.RotateBridgeSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BindBridge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trustlayer.v1.AdminService/BindBridge',
+            trustlayer_dot_v1_dot_admin__pb2.BindBridgeRequest.SerializeToString,
+            trustlayer_dot_v1_dot_admin__pb2.BindBridgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

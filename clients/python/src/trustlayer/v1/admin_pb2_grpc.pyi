@@ -54,6 +54,15 @@ class AdminServiceStub:
     Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
     Idempotency: not idempotent; each call adds a secret.
     """
+    BindBridge: _grpc.UnaryUnaryMultiCallable[_admin_pb2.BindBridgeRequest, _admin_pb2.BindBridgeResponse]
+    """Binds a bridge to a client: from then on its secrets are good only over a
+    connection with that client's certificate, and open streams without it end.
+    An empty client_id frees the bridge.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
+    Idempotency: idempotent.
+    """
     RevokeBridge: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeBridgeRequest, _admin_pb2.RevokeBridgeResponse]
     """Revokes a bridge with all of its secrets; its open streams end, and the
     trust tokens that it issued are void.
@@ -126,6 +135,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Scope: SCOPE_ADMIN.
     Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
     Idempotency: not idempotent; each call adds a secret.
+    """
+    BindBridge: _aio.UnaryUnaryMultiCallable[_admin_pb2.BindBridgeRequest, _admin_pb2.BindBridgeResponse]  # type: ignore[assignment]
+    """Binds a bridge to a client: from then on its secrets are good only over a
+    connection with that client's certificate, and open streams without it end.
+    An empty client_id frees the bridge.
+
+    Scope: SCOPE_ADMIN.
+    Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
+    Idempotency: idempotent.
     """
     RevokeBridge: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeBridgeRequest, _admin_pb2.RevokeBridgeResponse]  # type: ignore[assignment]
     """Revokes a bridge with all of its secrets; its open streams end, and the
@@ -214,6 +232,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         Scope: SCOPE_ADMIN.
         Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
         Idempotency: not idempotent; each call adds a secret.
+        """
+
+    @_abc_1.abstractmethod
+    def BindBridge(
+        self,
+        request: _admin_pb2.BindBridgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.BindBridgeResponse, _abc.Awaitable[_admin_pb2.BindBridgeResponse]]:
+        """Binds a bridge to a client: from then on its secrets are good only over a
+        connection with that client's certificate, and open streams without it end.
+        An empty client_id frees the bridge.
+
+        Scope: SCOPE_ADMIN.
+        Errors: INVALID_FIELD, BRIDGE_NOT_FOUND.
+        Idempotency: idempotent.
         """
 
     @_abc_1.abstractmethod
