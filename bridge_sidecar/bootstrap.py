@@ -22,10 +22,12 @@ from bridge_sidecar.routes import Routes
 from bridge_sidecar.routes_reload import RoutesReload
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
-from bridge_sidecar.upstream import Upstream, open_channel
+from bridge_sidecar.upstream import OPTIONS, Upstream
+from bridge_sidecar.upstream_channel import UpstreamChannel
 from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
+from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
 
 if TYPE_CHECKING:
@@ -78,13 +80,14 @@ class Sidecar:
         try:
             secret = _secret(config, clock)
             allowed = relaying.resolve(config.relay)
+            self.channel = UpstreamChannel(address=config.upstream, files=_tls_files(config), options=OPTIONS)
             self.upstream = Upstream(
-                channel=open_channel(config.upstream, ca_file=config.upstream_ca_file),
+                channels=self.channel,
                 secret=secret,
                 # An answer is accepted until the upstream timeout is over: with this age on top it is at the bound.
                 tolerated_age_ns=config.max_staleness_ns - round(config.upstream_timeout_seconds * NS_PER_SECOND),
             )
-        except (SecretError, relaying.UnknownMethodError, OSError) as error:
+        except (SecretError, relaying.UnknownMethodError, TlsFilesError) as error:
             raise ConfigError(str(error)) from None
         self.cache = SessionCache(
             limits=CacheLimits(
@@ -254,6 +257,8 @@ class Sidecar:
                 asyncio.create_task(self.activity.run()),
                 asyncio.create_task(self._serve_once_fresh()),
             ]
+            if self.channel.is_replaceable:
+                tasks.append(asyncio.create_task(self.channel.run()))
             if self._routes_reload is not None:
                 tasks.append(asyncio.create_task(self._routes_reload.run()))
             stopping = asyncio.create_task(stop.wait())
@@ -288,6 +293,19 @@ class Sidecar:
         await self.upstream.close()
         if self.metrics is not None:
             await asyncio.to_thread(self.metrics.stop)
+
+
+def _tls_files(config: SidecarConfig) -> TlsFiles | None:
+    if config.upstream_ca_file is None:
+        return None
+    cert_file, key_file = config.upstream_cert_file, config.upstream_key_file
+    return TlsFiles(
+        paths=TlsPaths(
+            cert_file=None if cert_file is None else Path(cert_file),
+            key_file=None if key_file is None else Path(key_file),
+            ca_file=Path(config.upstream_ca_file),
+        )
+    )
 
 
 def _secret(config: SidecarConfig, clock: Clock) -> SecretSource:

@@ -66,6 +66,10 @@ class SidecarConfig(gate_config.GateSettings):
     to loopback and Unix sockets."""
     upstream_ca_file: str | None = None
     """PEM file of the CAs that may vouch for Flowless. Set, it turns TLS on."""
+    upstream_cert_file: str | None = None
+    """PEM chain that this sidecar shows Flowless, where that asks for one."""
+    upstream_key_file: str | None = None
+    """PEM key of upstream_cert_file. All three files are read again when they change."""
     insecure_upstream: bool = False
     """Allow plaintext off loopback, because something else (a mesh) encrypts."""
     bridge_secret_file: str | None = None
@@ -341,8 +345,20 @@ def _inconsistent(config: SidecarConfig) -> list[str]:
         problems.append("ping_interval_seconds: must be between 1/32 and 1/2 of max_staleness_seconds")
     if not Path(config.socket_path).is_absolute():
         problems.append("socket_path: must be an absolute path")
+    problems += _client_certificate_problems(config)
     problems += _upstream_problems(config)
     return problems
+
+
+def _client_certificate_problems(config: SidecarConfig) -> list[str]:
+    files = (config.upstream_cert_file, config.upstream_key_file)
+    if files == (None, None):
+        return []
+    if None in files:
+        return ["upstream_cert_file, upstream_key_file: belong together; set both or neither"]
+    if config.upstream_ca_file is None:
+        return ["upstream_cert_file: is shown over TLS only; set upstream_ca_file"]
+    return []
 
 
 def _upstream_problems(config: SidecarConfig) -> list[str]:

@@ -48,6 +48,11 @@ class WatchSource(Protocol):
         """Say what a stream's error means."""
         ...
 
+    @property
+    def watch_has_moved(self) -> bool:
+        """Whether streams are opened elsewhere now than the last one was."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
@@ -87,7 +92,7 @@ class _EndedError(Exception):
 
 
 class _GoAwayError(Exception):
-    """The replica asks to be left."""
+    """The stream is to be left while it is good."""
 
 
 class RevocationWatch:
@@ -132,8 +137,8 @@ class RevocationWatch:
             )
             try:
                 await self._stream(protocol)
-            except _GoAwayError:
-                self._log.info("replica says go away; opening another stream")
+            except _GoAwayError as why:
+                self._log.info("opening another stream", why=str(why))
                 if protocol.live:
                     attempt = 0
                     continue
@@ -172,6 +177,8 @@ class RevocationWatch:
                 now_ns = self._clock.elapsed_ns()
                 if protocol.deaf(now_ns):
                     raise _EndedError("Flowless is silent")
+                if self._source.watch_has_moved:
+                    raise _GoAwayError("the channel to Flowless was replaced")
                 applied = protocol.take_confirmation()
                 if applied is not None:
                     confirmation = bridge_pb2.WatchApplied(applied_revision=applied)
@@ -247,7 +254,7 @@ class RevocationWatch:
         elif kind == "barrier":
             protocol.on_barrier()
         elif kind == "go_away":
-            raise _GoAwayError
+            raise _GoAwayError("the replica asks to be left")
         # Anything else is of a newer Flowless; it must not rely on our understanding it.
 
 

@@ -7,10 +7,9 @@ backoff. The channel reconnects by itself, with a short capped backoff, and spre
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -30,10 +29,11 @@ from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, types_pb2, validator_pb2
 WatchCall = grpc.aio.StreamStreamCall[bridge_pb2.WatchRevocationsRequest, bridge_pb2.WatchRevocationsResponse]
 Metadata = tuple[tuple[str, str], ...]
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),  # a proxy from the environment would see the credential of a plaintext channel
     ("grpc.service_config_disable_resolution", 1),
@@ -88,19 +88,6 @@ def _not_taken(error: grpc.aio.AioRpcError) -> bool:
     return gone and grpc_edge.reason_of(error) in ("", Reason.DRAINING)
 
 
-def open_channel(address: str, *, ca_file: str | None) -> grpc.aio.Channel:
-    """Open a channel to Flowless, with TLS when a CA file is configured. Does not connect yet.
-
-    The address is one, or several IP addresses with ports between commas.
-    """
-    if ca_file is None:
-        if "," in address:
-            address = f"{'ipv6' if '[' in address else 'ipv4'}:{address}"
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(Path(ca_file).read_bytes())
-    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayedResponse:
     """The bytes of an answer that passes through, and the revision that the call wrote (0: none)."""
@@ -109,19 +96,59 @@ class RelayedResponse:
     revision: int
 
 
+class Channels(Protocol):
+    """Where calls go: `upstream_channel.UpstreamChannel`."""
+
+    @property
+    def current(self) -> grpc.aio.Channel:
+        """The channel for new calls."""
+        ...
+
+    async def close(self) -> None:
+        """Close it; calls in flight end."""
+        ...
+
+
 class Upstream:
     """Flowless, as the rest of the sidecar sees it. Errors leave as `TrustError`, except from `relay` and `watch`."""
 
-    def __init__(self, *, channel: grpc.aio.Channel, secret: SecretSource, tolerated_age_ns: int = 0) -> None:
+    def __init__(self, *, channels: Channels, secret: SecretSource, tolerated_age_ns: int = 0) -> None:
         """`tolerated_age_ns`: how old an answer may be when the question arrives, see ARCHITECTURE's guarantee."""
-        self._channel = channel
+        self._channels = channels
         self._tolerated_age = _duration(tolerated_age_ns)
         self._secret = secret
-        self._bridge = bridge_pb2_grpc.BridgeServiceStub(channel)
+        self._use(channels.current)
+        self._watched = channels.current
+
+    def _use(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._stub = bridge_pb2_grpc.BridgeServiceStub(channel)
         self._relayed: dict[str, Any] = {}
 
+    @property
+    def _bridge(self) -> "bridge_pb2_grpc.BridgeServiceAsyncStub":
+        if self._channel is not self._channels.current:
+            self._use(self._channels.current)
+        return self._stub
+
     def _credential(self) -> Metadata:
-        return (("authorization", f"Bearer {self._secret.current()}"),)
+        return _bearer(self._secret.current())
+
+    async def _called(self, call: Callable[[Metadata], Awaitable[T]]) -> T:
+        """Make a call, and once more when its credential was refused and has been replaced meanwhile.
+
+        A credential is refused at Flowless' door, before anything is done: this is safe for every call.
+        """
+        secret = self._secret.current()
+        try:
+            return await call(_bearer(secret))
+        except grpc.aio.AioRpcError as error:
+            if grpc_edge.reason_of(error) != Reason.BRIDGE_CREDENTIAL_REFUSED:
+                raise
+            self._secret.doubt()
+            if self._secret.current() == secret:
+                raise
+        return await call(self._credential())
 
     def explain(self, error: grpc.RpcError) -> TrustError:
         """Say what an error of a call of our own means. Its text is ours: upstream's may name its network."""
@@ -164,8 +191,10 @@ class Upstream:
         ends = loop.time() + timeout_seconds
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                return await self._bridge.ValidateSession(
-                    request, timeout=max(0.0, ends - loop.time()), metadata=self._credential()
+                return await self._called(
+                    lambda credential: self._bridge.ValidateSession(
+                        request, timeout=max(0.0, ends - loop.time()), metadata=credential
+                    )
                 )
             except grpc.aio.AioRpcError as error:
                 if pause is None or not _not_taken(error) or loop.time() + pause >= ends:
@@ -231,20 +260,38 @@ class Upstream:
 
     def watch(self) -> WatchCall:
         """Open the watch stream. Errors come out of its reads and writes; `explain` says what they mean."""
-        return self._bridge.WatchRevocations(metadata=self._credential())
+        call = self._bridge.WatchRevocations(metadata=self._credential())
+        self._watched = self._channel
+        return call
+
+    @property
+    def watch_has_moved(self) -> bool:
+        """Whether the watch stream that was opened last is on a channel that another one has replaced."""
+        return self._watched is not self._channels.current
 
     async def relay(self, method: str, request: bytes, *, timeout_seconds: float, request_id: str) -> RelayedResponse:
         """Pass one unary call through as bytes. Raises `grpc.aio.AioRpcError` as upstream sent it.
 
         Cancelling the caller cancels the call.
         """
-        callable_ = self._relayed.get(method)
-        if callable_ is None:
-            callable_ = self._relayed[method] = self._channel.unary_unary(method)
-        metadata = (*self._credential(), (grpc_edge.REQUEST_ID_KEY, request_id))
-        call = callable_(request, timeout=timeout_seconds, metadata=metadata)
-        data = await call
-        return RelayedResponse(data=data, revision=revision_in(await call.trailing_metadata()))
+        ends = asyncio.get_running_loop().time() + timeout_seconds
+
+        async def made(credential: Metadata) -> RelayedResponse:
+            left = max(0.0, ends - asyncio.get_running_loop().time())
+            metadata = (*credential, (grpc_edge.REQUEST_ID_KEY, request_id))
+            call = self._passing(method)(request, timeout=left, metadata=metadata)
+            data = await call
+            return RelayedResponse(data=data, revision=revision_in(await call.trailing_metadata()))
+
+        return await self._called(made)
+
+    def _passing(self, method: str) -> Any:
+        channel = self._channels.current
+        if self._channel is not channel:
+            self._use(channel)
+        if method not in self._relayed:
+            self._relayed[method] = channel.unary_unary(method)
+        return self._relayed[method]
 
     def doubt_secret(self) -> None:
         """Flowless refused the credential of a relayed call: look again before the next one."""
@@ -252,7 +299,11 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the channel; calls in flight end."""
-        await self._channel.close(None)
+        await self._channels.close()
+
+
+def _bearer(secret: str) -> Metadata:
+    return (("authorization", f"Bearer {secret}"),)
 
 
 def revision_in(trailing: Any) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 LOOK_SECONDS: Final = 1.0
 """How often to look."""
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+_PEM: Final = b"-----BEGIN "
 
 _Fingerprint = tuple[tuple[int, int, int, int], ...]
 
@@ -93,4 +94,7 @@ def _read(path: Path) -> bytes:
         raise TlsFilesError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
         raise TlsFilesError(f"{path} is too large to be a PEM file")
+    if _PEM not in content:
+        # gRPC ends the whole program over an empty key or chain, and takes the system's authorities for empty ones.
+        raise TlsFilesError(f"{path} holds no PEM")
     return content

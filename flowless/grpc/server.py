@@ -133,7 +133,7 @@ def _options(limits: TransportLimits, *, share_port: bool) -> Sequence[tuple[str
     return (
         ("grpc.max_allowed_incoming_connections", limits.connections),
         # Who connects and does not go through with it, in TLS or in HTTP/2, is cut off.
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", 5_000),
         ("grpc.max_receive_message_length", limits.message_bytes),
         # Of headers: refused above the first with certainty, since between the two gRPC would draw lots.
         ("grpc.max_metadata_size", _HEADER_BYTES),

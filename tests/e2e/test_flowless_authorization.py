@@ -12,6 +12,7 @@ from tests.support.flowless import METHODS, Flowless, bearer, call_raw, outcome,
 from tests.support.stores import counting_random
 from tools.processes import temporary_directory
 from trust_core.identifiers import new_bridge_id, new_bridge_secret, new_session_id
+from trustlayer.pubflow.v1 import pubflow_pb2
 from trustlayer.v1 import (
     admin_pb2,
     bridge_pb2,
@@ -137,7 +138,7 @@ def test_no_scope_makes_a_dead_credential_worth_anything(
 def test_every_service_of_the_standard_is_served_here_or_by_the_sidecar() -> None:
     package = [
         service
-        for module in (admin_pb2, bridge_pb2, identity_pb2, session_pb2, trust_token_pb2, validator_pb2)
+        for module in (admin_pb2, bridge_pb2, identity_pb2, pubflow_pb2, session_pb2, trust_token_pb2, validator_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
     ]
     sidecars = {path for path, scope in _scopes(package).items() if scope == options_pb2.SCOPE_LOCAL_SOCKET}

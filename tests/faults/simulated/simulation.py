@@ -381,6 +381,8 @@ class VirtualUpstream:
     def explain(self, error: grpc.RpcError) -> TrustError:
         return TrustError(Reason.UPSTREAM_UNAVAILABLE, "unreachable")
 
+    watch_has_moved = False
+
 
 class _NoActivity:
     def record(self, key: bytes, *, now_ns: int, idle_expires_at_ns: int) -> None:

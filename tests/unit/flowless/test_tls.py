@@ -121,6 +121,17 @@ def test_a_link_that_is_swapped_under_all_files_is_noticed(tmp_path: Path) -> No
     assert material.key == (tmp_path / "two" / "server.key").read_bytes()
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"garbage", b"\0" * 100])
+def test_what_holds_no_pem_never_reaches_grpc(files: PemFiles, content: bytes) -> None:
+    for path in (files.certificate, files.key, files.authorities):
+        kept = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(TlsFilesError, match="no PEM"):
+            TlsFiles(paths=_paths(files)).read()
+        path.write_bytes(kept)
+    TlsFiles(paths=_paths(files)).read()
+
+
 def test_what_is_no_regular_file_or_far_too_large_is_refused_and_holds_nobody_up(files: PemFiles) -> None:
     reader = TlsFiles(paths=_paths(files))
     with files.authorities.open("wb") as file:
