@@ -40,6 +40,7 @@ class Proxied:
         """Wait for the access log's line of a request."""
         deadline = time.monotonic() + CALL_SECONDS
         while time.monotonic() < deadline:
+            exchange(self.envoy.admin_port, "POST", "/reopen_logs")  # written once in ten seconds otherwise
             for line in self.envoy.access_log.read_text().splitlines():
                 if request_id in line:
                     found: dict[str, object] = json.loads(line)
@@ -188,6 +189,14 @@ def test_a_request_from_elsewhere_is_refused_with_its_reason(
     sent = {name: value for name, value in (dict(FROM_BROWSER) | changed).items() if value is not None}
     answer = exchange(proxied.port, "GET", target, [*sent.items(), ada.cookie], source=PROXY)
     assert _refusal(answer) == (401, reason)
+
+
+def test_a_rule_may_end_a_session_that_is_used_from_elsewhere(proxied: Proxied) -> None:
+    person = proxied.guarded.log_in()
+    elsewhere = [("x-forwarded-for", "198.51.100.9"), person.cookie]
+    assert proxied.get("/vault", [person.cookie]).status == 200
+    assert _refusal(exchange(proxied.port, "GET", "/vault", elsewhere, source=PROXY)) == (401, "IP_MISMATCH")
+    assert _refusal(proxied.get("/vault", [person.cookie])) == (401, "REVOKED")
 
 
 def test_what_was_not_bound_at_login_cannot_be_asked_for(proxied: Proxied) -> None:

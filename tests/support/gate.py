@@ -48,6 +48,11 @@ match = ["GET /keys"]
 mode = "strict"
 
 [[routes]]
+name = "vault"
+match = ["GET /vault"]
+on_mismatch = "revoke"
+
+[[routes]]
 name = "orders"
 match = ["grpc shop.v1.Orders/Cancel"]
 
