@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from tests.support.flowless import bearer as metadata
 from tests.support.http_client import Answer, exchange
 from tests.support.links import NEW_PASSWORD
 from tests.support.proxy import Proxy
-from tests.support.rest import JSON, Gateway, running_gateway
+from tests.support.rest import JSON, SHIPPED, SHIPPED_SECRET, Gateway, running_gateway
 from tests.support.smtp import Mailbox, mail_server, text_of
 from tools.processes import TESTING, FlowlessProcess, temporary_directory
 from trustlayer.v1 import admin_pb2, trust_token_pb2
@@ -497,8 +499,114 @@ def test_envoys_own_bridge_opens_nothing_but_what_people_may(pubflow: Pubflow) -
 
 
 def test_a_credential_that_a_person_sends_is_replaced_and_not_added_to(pubflow: Pubflow) -> None:
-    headers = [("authorization", f"Bearer {pubflow.client.secret}"), ("x-session-id", pubflow.log_in())]
-    assert pubflow.person("GET", "/auth/me", None, headers).status == 200
+    session_id = pubflow.log_in()
+    for credential in ("Bearer x", f"Bearer {pubflow.client.secret}", "Basic eDp5"):
+        headers = [("authorization", credential), ("x-session-id", session_id)]
+        assert pubflow.person("GET", "/auth/me", None, headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/auth/register/public/",
+        "/auth/register/publi%63",
+        "/auth/register/PUBLIC",
+        "/auth/x/../register/public",
+        "/auth//register/public",
+        "/auth/login/../register/public",
+        "/auth/register/public;x",
+        "/auth/register/public%3f",
+        "/auth/bridge/validate/",
+    ],
+)
+@pytest.mark.parametrize("content", ["application/json", "application/grpc", "application/grpc-web+proto"])
+def test_no_spelling_of_a_backends_path_gets_envoys_credential(pubflow: Pubflow, path: str, content: str) -> None:
+    email = fresh_email()
+    body = json.dumps({"email": email, "password": PASSWORD}).encode()
+    answer = exchange(pubflow.gateway.port, "POST", path, [("content-type", content)], body)
+    with pubflow.gateway.flowless.sql() as database:
+        found = database.execute("SELECT count(*) FROM users WHERE email = ?", (email,)).fetchone()
+    assert found == (0,)
+    if content == "application/json":
+        assert _refused(answer)[0] in (400, 401, 404)
+
+
+def test_headers_that_steer_envoy_are_not_taken_from_anybody(pubflow: Pubflow) -> None:
+    steering = [
+        ("x-envoy-upstream-rq-timeout-ms", "1"),
+        ("x-envoy-original-path", "/x"),
+        ("x-envoy-max-retries", "9"),
+    ]
+    body = {"email": pubflow.client.register().email, "password": PASSWORD}
+    assert pubflow.person("POST", "/auth/login", body, steering).status == 200
+
+
+def test_other_cookies_do_not_reach_flowless_whose_limit_on_headers_is_small(pubflow: Pubflow) -> None:
+    cookie = ("cookie", f"tracking={'x' * 15_000}; session_id={pubflow.log_in()}")
+    # Between its two limits gRPC refuses at random, the more often the larger.
+    assert {pubflow.person("GET", "/auth/me", None, [cookie]).status for _ in range(8)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "seen"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("198.51.100.66, 203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7, 198.51.100.66, 2001:db8::7", "2001:db8::7"),
+        ("", "127.0.0.1"),
+    ],
+)
+def test_behind_one_trusted_proxy_the_address_is_the_one_that_it_saw(
+    behind_a_proxy: Pubflow, forwarded: str, seen: str
+) -> None:
+    body = {"email": behind_a_proxy.client.register().email, "password": PASSWORD}
+    headers = [("x-forwarded-for", forwarded)] if forwarded else []
+    session_id = behind_a_proxy.person("POST", "/auth/login", body, headers).json["session_id"]
+    assert behind_a_proxy.validate({"session_id": session_id}).json["session"]["ip_address"] == seen
+
+
+@pytest.fixture(scope="module")
+def behind_a_proxy(pubflow: Pubflow) -> Iterator[Pubflow]:
+    replace = {"xff_num_trusted_hops: 0": "xff_num_trusted_hops: 1"}
+    with (
+        temporary_directory() as directory,
+        running_gateway(directory, pubflow.gateway.flowless, replace=replace) as gateway,
+    ):
+        yield Pubflow(gateway, pubflow.mailbox)
+
+
+def test_the_secret_of_envoys_own_bridge_is_replaced_without_a_restart(behind_a_proxy: Pubflow) -> None:
+    """As the document says: another file is moved in the place of the one that names the secret."""
+    gateway, source = behind_a_proxy.gateway, behind_a_proxy.gateway.secret_file.with_suffix(".yaml")
+    assert gateway.call("GET", "/health").status == 200
+    bridges = gateway.flowless.client.admin.ListBridges(admin_pb2.ListBridgesRequest()).bridges
+    own = next(bridge for bridge in bridges if f"_{bridge.id}_" in gateway.secret_file.read_text())
+    fresh = behind_a_proxy.client.create_bridge(Scope.PUBFLOW)[1]
+    gateway.secret_file.write_text(fresh)
+    moved = source.with_suffix(".new")
+    moved.write_text(source.read_text())
+    moved.replace(source)
+    gateway.flowless.client.admin.RevokeBridge(admin_pb2.RevokeBridgeRequest(bridge_id=own.id))
+    deadline = time.monotonic() + 20
+    while (answer := gateway.call("GET", "/health")).status != 200:
+        assert (answer.status, time.monotonic() < deadline) == (503, True)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_without_a_secret_of_its_own_envoy_serves_bridges_and_nobody_else(
+    pubflow: Pubflow, run_dir: Path, text: str | None
+) -> None:
+    secret_file = run_dir / "other.secret"
+    if text is not None:
+        secret_file.write_text(text)
+    source = run_dir / "other.yaml"
+    source.write_text((SHIPPED / "envoy-bridge.yaml").read_text().replace(SHIPPED_SECRET, str(secret_file)))
+    replace = {"/etc/envoy/envoy-bridge.yaml": str(source)}
+    with running_gateway(run_dir, pubflow.gateway.flowless, replace=replace) as gateway:
+        served = Pubflow(gateway, pubflow.mailbox)
+        assert served.validate({"session_id": pubflow.log_in()}).status == 200
+        assert _refused(served.person("GET", "/health"))[0] in (401, 503)
 
 
 def test_requests_of_the_wire_that_envoy_refuses_have_its_form(pubflow: Pubflow) -> None:
@@ -578,15 +686,14 @@ def test_an_unavailable_database_and_an_unavailable_flowless_are_503_and_never_4
 
 def _all_of(pubflow: Pubflow, session_id: str) -> list[int]:
     header = [("x-session-id", session_id)]
-    return [
-        _refused(answer)[0]
-        for answer in (
-            pubflow.validate({"session_id": session_id}),
-            pubflow.person("GET", "/auth/validation", None, header),
-            pubflow.person("GET", "/health"),
-            pubflow.person("POST", "/auth/login", {"email": "a@example.org", "password": PASSWORD}),
-        )
-    ]
+    calls: tuple[Callable[[], Answer], ...] = (
+        lambda: pubflow.validate({"session_id": session_id}),
+        lambda: pubflow.person("GET", "/auth/validation", None, header),
+        lambda: pubflow.person("GET", "/health"),
+        lambda: pubflow.person("POST", "/auth/login", {"email": "a@example.org", "password": PASSWORD}),
+    )
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [_refused(answer)[0] for answer in pool.map(lambda call: call(), calls)]
 
 
 def test_neither_log_ever_holds_what_the_wire_puts_into_queries(pubflow: Pubflow) -> None:

@@ -14,6 +14,7 @@ from tests.support.http_client import Answer, Headers, exchange
 from tools.processes import ROOT, free_port
 
 SHIPPED: Final = ROOT / "deploy" / "envoy"
+SHIPPED_SECRET: Final = "/etc/envoy/envoy-bridge.secret"
 JSON: Final = ("content-type", "application/json")
 
 
@@ -66,9 +67,7 @@ def running_gateway(
     secret_file = directory / "envoy-bridge.secret"
     secret_file.write_text(flowless.client.create_bridge(Scope.PUBFLOW)[1])
     source = directory / "envoy-bridge.yaml"
-    source.write_text(
-        (SHIPPED / "envoy-bridge.yaml").read_text().replace("/etc/envoy/envoy-bridge.secret", str(secret_file))
-    )
+    source.write_text((SHIPPED / "envoy-bridge.yaml").read_text().replace(SHIPPED_SECRET, str(secret_file)))
     replaced = {
         "port_value: 8443": f"port_value: {port}",
         "port_value: 7600": f"port_value: {flowless.process.address.rpartition(':')[2]}",
