@@ -7,8 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bridge_sidecar import small_file
-from trust_core import logs
+from trust_core import logs, small_file
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.identifiers import bridge_of_secret
 

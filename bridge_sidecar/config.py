@@ -13,9 +13,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from bridge_sidecar import gate_config, small_file
+from bridge_sidecar import gate_config
 from bridge_sidecar.routes import RouteTable, Rule
 from bridge_sidecar.routes_config import parse_toml, rules_of
+from trust_core import small_file
 from trust_core.clock import NS_PER_SECOND
 from trust_core.modes import DEFAULT_PREFIXES, IpPrefixes, ValidationMode
 

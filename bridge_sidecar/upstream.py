@@ -218,8 +218,8 @@ class Upstream:
             ipv6_prefix=rule.ip_prefixes.v6,
         )
         try:
-            response = await self._bridge.ReportMismatch(
-                request, timeout=timeout_seconds, metadata=self._credential()
+            response = await self._called(
+                lambda credential: self._bridge.ReportMismatch(request, timeout=timeout_seconds, metadata=credential)
             )
         except grpc.aio.AioRpcError as error:
             raise self.explain(error) from None

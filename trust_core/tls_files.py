@@ -5,12 +5,12 @@ both. So what is read and tried counts only if nothing changed meanwhile; otherw
 Whether the files are of any use, each program finds out in its own way, and keeps what it has until they are.
 """
 
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from trust_core import small_file
 
 LOOK_SECONDS: Final = 1.0
 """How often to look."""
@@ -85,11 +85,9 @@ def _fingerprint(path: Path) -> tuple[int, int, int, int]:
 
 def _read(path: Path) -> bytes:
     try:
-        # Without O_NONBLOCK a FIFO would hold the program until somebody writes, and so for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise TlsFilesError(f"{path} is not a regular file")
-            content = file.read(_MAX_FILE_BYTES + 1)
+        content, _ = small_file.read(path, most_bytes=_MAX_FILE_BYTES + 1)
+    except small_file.NotRegularError:
+        raise TlsFilesError(f"{path} is not a regular file") from None
     except OSError as error:
         raise TlsFilesError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
