@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.protobuf.message import Message
 
 from flowless.domain.bridges import Scope
-from tests.support.flowless import PASSWORD, Client, fresh_email, running_flowless
+from tests.support.certificates import self_signed
+from tests.support.flowless import PASSWORD, Client, Flowless, fresh_email, running_flowless
 from tests.support.http_client import Answer, exchange
 from tests.support.rest import JSON, SHIPPED, Gateway, bearer, running_gateway
-from tools.processes import ROOT, temporary_directory
+from tools.processes import ROOT, TESTING, FlowlessProcess, temporary_directory
 from trustlayer.v1 import bridge_pb2, session_pb2, types_pb2
 
 ORIGIN = "https://app.example.org"
@@ -246,9 +249,10 @@ def test_no_other_origin_may_read_answers_unless_it_is_configured(gateway: Gatew
 
 def test_an_origin_that_is_named_may_and_no_other(gateway: Gateway) -> None:
     """The shipped configuration with its own lines about CORS switched on."""
+    cors = _switched_on("                      # typed_per_filter_config:", "                      routes:")
     with (
         temporary_directory() as directory,
-        running_gateway(directory, gateway.flowless, replace=_cors_lines()) as open_to_one,
+        running_gateway(directory, gateway.flowless, replace=cors) as open_to_one,
     ):
         for origin, allowed in ((ORIGIN, ORIGIN), ("https://evil.example.org", None), ("null", None)):
             wish = [("origin", origin), ("access-control-request-method", "POST")]
@@ -259,12 +263,48 @@ def test_an_origin_that_is_named_may_and_no_other(gateway: Gateway) -> None:
             assert answer.header("access-control-allow-origin") == allowed
 
 
-def _cors_lines() -> dict[str, str]:
+def _switched_on(start: str, end: str, **words: str) -> dict[str, str]:
+    """The commented lines between two texts of the shipped file, without the marks, and with other words."""
     text = (SHIPPED / "flowless-rest.yaml").read_text()
-    start = text.index("                      # typed_per_filter_config:")
-    end = text.index("                      routes:")
-    commented = text[start:end]
-    return {commented: commented.replace("                      # ", "                      ")}
+    first = text.index(f"\n{start}") + 1
+    commented = text[first : text.index(f"\n{end}", first)]
+    lines = re.sub(r"(?m)^( *)# ", r"\1", commented)
+    for shipped, used in words.items():
+        assert shipped in lines
+        lines = lines.replace(shipped, used)
+    return {commented: lines}
+
+
+def test_both_sides_speak_tls_with_the_lines_that_are_shipped(run_dir: Path) -> None:
+    certificate = run_dir / "localhost.crt"
+    key, _ = self_signed(certificate)
+    key_file = run_dir / "localhost.key"
+    key_file.write_bytes(key)
+    environment = {"FLOWLESS_TLS_CERT_FILE": str(certificate), "FLOWLESS_TLS_KEY_FILE": str(key_file)}
+    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+    replace = {
+        **_switched_on(
+            "          # transport_socket:",
+            "          filters:",
+            **{"/etc/envoy/tls.crt": str(certificate), "/etc/envoy/tls.key": str(key_file)},
+        ),
+        **_switched_on(
+            "      # transport_socket:",
+            "      load_assignment:",
+            **{"/etc/envoy/ca.crt": str(certificate), "flowless.example.org": "localhost"},
+        ),
+    }
+    process = FlowlessProcess(directory=run_dir, environment={**TESTING, **environment})
+    with process, grpc.secure_channel(f"localhost:{process.address.rpartition(':')[2]}", credentials) as channel:
+        secret = process.create_bridge("everything", [scope.name.lower() for scope in Scope]).secret
+        flowless = Flowless(process=process, file=run_dir / "flowless.db", client=Client(channel, secret))
+        with (
+            running_gateway(run_dir, flowless, replace=replace) as gateway,
+            httpx.Client(verify=ssl.create_default_context(cafile=str(certificate)), trust_env=False) as web,
+        ):
+            url = f"https://localhost:{gateway.port}/v1/users"
+            answer = web.get(url, headers={"authorization": f"Bearer {secret}"})
+            assert (answer.status_code, answer.json()) == (200, {})
 
 
 # ---- the document ----
