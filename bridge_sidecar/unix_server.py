@@ -54,6 +54,7 @@ _OPTIONS: Final = (
     ("grpc.http2.max_ping_strikes", 2),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # else gRPC waits a minute for the answer
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 

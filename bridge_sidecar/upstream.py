@@ -43,6 +43,7 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),  # a restarted replica is in use before the next one goes
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )

@@ -147,6 +147,7 @@ def _options(limits: TransportLimits, *, share_port: bool) -> Sequence[tuple[str
         # stands still in the middle of a frame, since it cannot answer.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),  # else gRPC waits a minute for the answer
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients may ping as often as our own sidecars do; faster ones are cut off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
