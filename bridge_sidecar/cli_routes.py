@@ -12,8 +12,8 @@ from bridge_sidecar.routes import RouteTable, Rule, SessionNeed, compile_pattern
 from trust_core.clock import NS_PER_SECOND
 
 _TWO_READINGS = (
-    "the path has more than one reading (a dot segment, an empty segment, an escaped slash or percent sign, "
-    "`;` or `\\`), so no rule covers it"
+    "the path has more than one reading (a dot segment, an empty segment, an escaped slash, percent sign, `?` "
+    "or `#`, `#`, `;` or `\\`, a space at the edge of a segment), so no rule covers it"
 )
 
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from bridge_sidecar import gate_config
@@ -40,6 +41,8 @@ DEFAULT_RELAY: Final = (
 
 _MODES: Final = {mode.name.lower(): mode for mode in ValidationMode}
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
+_PLAIN_KEY = re.compile(r"[a-z_]{1,40}", re.ASCII)
+_MAX_UNKNOWN: Final = 20
 _RELAY_NAME = re.compile(r"[A-Za-z]+/(?:[A-Za-z]+|\*)", re.ASCII)
 # Orchestrators put variables like these into every container when a service is named after the sidecar.
 _INJECTED = re.compile(rf"{PREFIX}(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_.*)?)", re.ASCII)
@@ -176,9 +179,12 @@ def load(config_file: Path | None, environment: Mapping[str, str]) -> SidecarCon
     """Read and check the settings. Raises `ConfigError`."""
     problems: list[str] = []
     values: dict[str, Any] = {}
+    environment_problems: list[str] = []
+    variables = _from_environment(environment, environment_problems)
     if config_file is not None:
-        values |= _from_file(config_file, problems)
-    values |= _from_environment(environment, problems)
+        values |= _from_file(config_file, problems, variables)
+    values |= variables
+    problems += environment_problems
     config = _checked(values, problems)
     problems += _inconsistent(config)
     if problems:
@@ -209,7 +215,9 @@ def _checked(values: dict[str, Any], problems: list[str]) -> SidecarConfig:
     return config
 
 
-def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
+def _from_file(
+    path: Path, problems: list[str], variables: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     try:
         content, _ = small_file.read(path, most_bytes=_MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
@@ -227,17 +235,23 @@ def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path}: {error}")
         return {}
     values: dict[str, Any] = {}
+    unknown: list[str] = []
     routes = table.pop("routes", None)
     for key, value in table.items():
         if key in ("bridge_secret", "secret"):
             problems.append(f"{key}: does not belong in this file; use bridge_secret_file or {SECRET_VARIABLE}")
         elif key not in _SETTABLE:
-            problems.append(f"{key}: no such setting; known are {', '.join(_SETTABLE)}, routes")
+            # It may be anything, a secret included, and there may be thousands of them.
+            unknown.append(key if _PLAIN_KEY.fullmatch(key) else "a setting")
         else:
             _take(key, value, values, problems, _typed)
+    problems += [
+        f"{key}: no such setting; known are {', '.join(_SETTABLE)}, routes" for key in unknown[:_MAX_UNKNOWN]
+    ]
     if routes is not None:
+        known = {**values, **variables}  # variables win, in rules that say nothing as well
         prefixes = IpPrefixes(
-            v4=values.get("ip_prefix_v4", DEFAULT_PREFIXES.v4), v6=values.get("ip_prefix_v6", DEFAULT_PREFIXES.v6)
+            v4=known.get("ip_prefix_v4", DEFAULT_PREFIXES.v4), v6=known.get("ip_prefix_v6", DEFAULT_PREFIXES.v6)
         )
         values["routes"] = rules_of(routes, text, ip_prefixes=prefixes, problems=problems)
     return values

@@ -25,8 +25,9 @@ _GRPC_NAME = re.compile(
     r"(?:[A-Za-z_][A-Za-z0-9_]*\.)*[A-Za-z_][A-Za-z0-9_]*/(?:[A-Za-z_][A-Za-z0-9_]*|\*)", re.ASCII
 )
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}", re.ASCII)
-# Escaped: slash, backslash, percent sign, NUL. Plain: what some servers take for a slash or for the path's end.
-_TWO_READINGS = re.compile(r"%(?:2[fF]|5[cC]|25|00)|[\\;\x00-\x20\x7f]", re.ASCII)
+# Escaped: slash, backslash, percent sign, NUL, question mark, number sign.
+# Plain: what some servers take for a slash or for the path's end.
+_TWO_READINGS = re.compile(r"%(?:2[fF]|5[cC]|25|00|3[fF]|23)|[\\;#\x00-\x20\x7f]", re.ASCII)
 
 
 class SessionNeed(StrEnum):
@@ -102,7 +103,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     is_open = path.endswith("/**")
     stem = path.removesuffix("/**") if is_open else path.removesuffix("/")
     parts = stem.split("/")
-    is_clear = not stem or normal_path(stem) == stem
+    is_clear = not stem or (normal_path(stem) == stem and not stem.endswith("/"))
     if not path.startswith("/") or not is_clear or any("*" in part and part != "*" for part in parts):
         raise PatternError(_PATTERN_HELP)
     segments = "/".join("[^/]+" if part == "*" else re.escape(part) for part in parts)
@@ -114,7 +115,7 @@ def normal_path(path: str) -> str | None:
 
     Takes the path with or without its query. Escapes are resolved once, as servers do.
     """
-    path = path.partition("?")[0].partition("#")[0]
+    path = path.partition("?")[0]
     if not path.startswith("/") or len(path) > MAX_PATH_BYTES or _TWO_READINGS.search(path):
         return None
     if path.count("%") != len(_ESCAPE.findall(path)):
@@ -126,6 +127,9 @@ def normal_path(path: str) -> str | None:
     segments = plain.split("/")[1:]
     # Only the last segment may be empty: a slash at the end.
     if any(part in ("", ".", "..") for part in segments[:-1]) or segments[-1] in (".", ".."):
+        return None
+    # Some servers trim segments before they look for a handler.
+    if any(part != part.strip() for part in segments):
         return None
     return None if _TWO_READINGS.search(plain.replace(" ", "")) else plain
 

@@ -1,7 +1,7 @@
 """Rules out of a configuration file: each problem with its line, and no value in any text.
 
-TOML's parser does not say where a value stood. The line is found afterwards, and only for a problem, by reading the
-file up to a line and looking whether the value is there by then.
+TOML's parser does not say where a value stood. The line is found afterwards, and only for a problem, by looking for
+what begins a rule and a value. That is one pass for each problem, whatever the file holds: the event loop waits.
 """
 
 import re
@@ -22,6 +22,8 @@ _MAX_AGE_SECONDS: Final = 31 * 24 * 3600
 _MAX_PROBLEMS: Final = 50
 _MODES: Final = {mode.name.lower(): mode for mode in ValidationMode}
 _TOML_POSITION = re.compile(r"\(at line (\d+), column (\d+)\)")
+_HEADER: Final = re.compile(r"\s*\[\[\s*[\"']?routes[\"']?\s*\]\]")
+_INLINE: Final = re.compile(r"\s*[\"']?routes[\"']?\s*=")
 _KEYS: Final = (
     "name", "match", "session", "mode", "roles_any", "roles_all", "max_authentication_age_seconds", "on_mismatch",
     "serve_beyond_lease_seconds", "ip_prefix_v4", "ip_prefix_v6",
@@ -41,6 +43,8 @@ def parse_toml(text: str) -> dict[str, Any]:
         position = _TOML_POSITION.search(str(error))
         where = f"line {position[1]}, column {position[2]}" if position else "at its end"
         raise ValueError(f"not TOML, {where}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def rules_of(value: object, text: str, *, ip_prefixes: IpPrefixes, problems: list[str]) -> tuple[Rule, ...]:
@@ -68,7 +72,8 @@ class _Reader:
     def __init__(self, entries: list[dict[str, Any]], text: str, ip_prefixes: IpPrefixes) -> None:
         self._entries = entries
         self._ip_prefixes = ip_prefixes
-        self._lines = text.splitlines(keepends=True)
+        self._lines = text.split("\n")
+        self._headers = [n for n, line in enumerate(self._lines, 1) if _HEADER.match(line)]
         self.problems: list[str] = []
 
     def rule(self, index: int) -> Rule:
@@ -126,26 +131,12 @@ class _Reader:
 
     def _line_of(self, index: int, key: str) -> int:
         """Find the line of a key of a rule, or else of the rule; 0 when the file is written in another way."""
-        header = self._first_line("routes", 1, lambda rules: len(rules) > index)
-        if not header or key not in self._entries[index]:
-            return header
-        return self._first_line(key, header, lambda rules: len(rules) > index and key in rules[index]) or header
-
-    def _first_line(self, word: str, start: int, holds: Callable[[list[dict[str, Any]]], bool]) -> int:
-        for number in range(start, len(self._lines) + 1):
-            if word in self._lines[number - 1] and holds(self._rules_through(number)):
-                return number
-        return 0
-
-    def _rules_through(self, number: int) -> list[dict[str, Any]]:
-        """Rules of the file up to a line, or up to the end of the value that goes on there."""
-        for end in range(number, len(self._lines) + 1):
-            try:
-                rules = tomllib.loads("".join(self._lines[:end])).get("routes", [])
-            except ValueError:
-                continue
-            return rules if isinstance(rules, list) else []
-        return []
+        if len(self._headers) != len(self._entries):
+            return next((n for n, line in enumerate(self._lines, 1) if _INLINE.match(line)), 0)
+        start = self._headers[index]
+        end = [*self._headers, len(self._lines) + 1][index + 1]
+        wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
+        return next((n for n in range(start, end) if wanted.match(self._lines[n - 1])), start)
 
 
 def _take_prefixes(take: Callable[[str, Callable[[object], Any], Any], Any], default: IpPrefixes) -> IpPrefixes:

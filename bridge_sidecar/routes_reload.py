@@ -67,6 +67,12 @@ class RoutesReload:
                 "rules not replaced; those from before hold", file=str(self._path), problems=error.problems
             )
             return
+        except Exception as error:  # noqa: BLE001 - whatever a file makes the reader do, the sidecar serves on
+            self._routes.problems = ("could not be read; the log says why",)
+            self._log.error(
+                "rules not replaced; those from before hold", file=str(self._path), **logs.describe_exception(error)
+            )
+            return
         self._routes.table = table
         self._routes.problems = ()
         self._log.info("rules read again", file=str(self._path), rules=len(table.rules))

@@ -1,11 +1,13 @@
 """Rules out of a file: what they become, and where a problem stands."""
 
 import textwrap
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bridge_sidecar.config import ConfigError, SidecarConfig, load_file
+from bridge_sidecar.config import ConfigError, SidecarConfig, load, load_file
 from bridge_sidecar.routes import OnMismatch, Rule, SessionNeed
 from trust_core.clock import NS_PER_SECOND
 from trust_core.modes import IpPrefixes, ValidationMode
@@ -186,3 +188,39 @@ def test_rules_are_bounded(tmp_path: Path) -> None:
 def test_not_more_problems_are_told_than_anybody_reads(tmp_path: Path) -> None:
     text = "".join(f'[[routes]]\nname = "r{number}"\nmode = 1\n' for number in range(200))
     assert len(_problems(tmp_path, text)) == 50
+
+
+def test_lines_are_found_without_reading_the_file_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    loads = tomllib.loads
+
+    def counted(text: str) -> dict[str, Any]:
+        reads.append(len(text))
+        return loads(text)
+
+    monkeypatch.setattr(tomllib, "loads", counted)
+    array = '"routes mode",\n' * 100
+    problems = _problems(tmp_path, f'[[routes]]\nname = "r"\nmatch = [\n{array}]\nmode = "x"\n')
+    assert [problem.split(":")[0] for problem in problems] == ["line 3", "line 105"]
+    assert len(reads) == 1
+
+
+def test_a_file_that_is_nested_too_deeply_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = _problems(tmp_path, "a = " + "[" * 100_000)
+    assert problem.endswith("nested too deeply")
+
+
+def test_variables_win_over_the_files_prefixes_in_rules_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.toml"
+    file.write_text('ip_prefix_v4 = 8\n[[routes]]\nname = "r"\n')
+    config = load(file, {"BRIDGE_SIDECAR_SECRET": "s", "BRIDGE_SIDECAR_IP_PREFIX_V4": "32"})
+    assert config.routes[0].ip_prefixes == config.ip_prefixes == IpPrefixes(32, 64)
+
+
+def test_settings_that_do_not_exist_are_told_in_bounds_and_without_what_may_be_a_secret(tmp_path: Path) -> None:
+    problems = _problems(tmp_path, "brdg_Ab12 = 1\nmodus = 1\n" + "".join(f"k{n} = 1\n" for n in range(20_000)))
+    assert len(problems) <= 50
+    assert problems[1].startswith("modus: no such setting")
+    assert "Ab12" not in "".join(problems)

@@ -66,7 +66,17 @@ def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Calla
     assert setup.names() == ["bb"]
 
 
-@pytest.mark.parametrize("text", ["[[routes]]\n", "not toml", _rule("b", 'mode = "lenient"'), "unknown = 1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[routes]]\n",
+        "not toml",
+        _rule("b", 'mode = "lenient"'),
+        "unknown = 1\n",
+        "a = " + "[" * 9999,
+        f"upstream_ca_file = '{'x' * 5000}'\n",
+    ],
+)
 def test_a_bad_file_changes_nothing_and_says_so_until_it_is_mended(
     tmp_path: Path, logged: Callable[[], str], text: str
 ) -> None:
