@@ -17,11 +17,12 @@ from flowless.adapters.sql.migrate import SchemaError, require_current
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
-from flowless.bootstrap import open_database, tls_files
+from flowless.bootstrap import open_database
 from flowless.cli.common import EXIT_SETTINGS, ConfigOption, JsonOption, show
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.replicas import ReplicaRecord, WatcherReport
 from flowless.domain.signing_keys import KeyState, SigningKey
+from flowless.serving import tls_files
 from trust_core import logs
 from trust_core.clock import SystemClock
 from trust_core.errors import TrustError

@@ -12,7 +12,7 @@ import typer
 
 from flowless.adapters.paseto import WRAPPING_KEY_BYTES
 from flowless.adapters.sql.migrate import SchemaError, current_version, migrate
-from flowless.bootstrap import open_database, open_flowless, serve
+from flowless.bootstrap import open_database, open_flowless
 from flowless.cli.common import (
     BY,
     EXIT_SETTINGS,
@@ -26,6 +26,7 @@ from flowless.cli.common import (
 from flowless.config import Settings
 from flowless.domain.bridges import Scope
 from flowless.services.bridges import Bridges
+from flowless.serving import serve
 from flowless.workers import Supervisor, reserved
 from trust_core.errors import Reason, TrustError
 from trust_core.unix_socket import SocketError
