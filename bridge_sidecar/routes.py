@@ -86,7 +86,7 @@ _PATTERN_HELP: Final = (
 )
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
     """Turn a pattern into an expression over `METHOD path`. Raises `PatternError`.
 
     `GET` covers HEAD, which servers answer with the same handler. A slash at the end of the path makes no
@@ -107,7 +107,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     if not path.startswith("/") or not is_clear or any("*" in part and part != "*" for part in parts):
         raise PatternError(_PATTERN_HELP)
     segments = "/".join("[^/]+" if part == "*" else re.escape(part) for part in parts)
-    return re.compile(f"{methods} {segments}{'(?:/.*)?' if is_open else '/?'}", re.DOTALL)
+    return re.compile(f"{methods} {segments}{'(?:/.*)?' if is_open else '/?'}", re.DOTALL | flags)
 
 
 def normal_path(path: str) -> str | None:
@@ -151,7 +151,9 @@ class RouteTable:
         self.unnamed = Rule(name="", ip_prefixes=ip_prefixes)
         self._by_name = {rule.name: rule for rule in self.rules}
         self._patterns = [
-            (compile_pattern(pattern), pattern, rule) for rule in self.rules for pattern in rule.patterns
+            (compile_pattern(pattern, re.IGNORECASE), compile_pattern(pattern), pattern, rule)
+            for rule in self.rules
+            for pattern in rule.patterns
         ]
 
     def by_name(self, name: str) -> Rule | None:
@@ -159,14 +161,18 @@ class RouteTable:
         return self._by_name.get(name)
 
     def by_request(self, method: str, path: str) -> Match | None:
-        """Find the first rule that covers a request; `None`: nobody may make it."""
+        """Find the first rule that covers a request; `None`: nobody may make it.
+
+        Servers differ about letters' case. A path that only by its case escapes a rule is covered by no later one:
+        the app may take `/ADMIN` for `/admin`.
+        """
         plain = normal_path(path)
         if plain is None or not _METHOD.fullmatch(method):
             return None
         line = f"{method} {plain}"
-        for expression, pattern, rule in self._patterns:
-            if expression.fullmatch(line):
-                return Match(rule=rule, pattern=pattern)
+        for in_any_case, exact, pattern, rule in self._patterns:
+            if in_any_case.fullmatch(line):
+                return Match(rule=rule, pattern=pattern) if exact.fullmatch(line) else None
         return None
 
     @property

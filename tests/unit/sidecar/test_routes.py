@@ -136,6 +136,19 @@ def test_a_pattern_that_could_mean_something_else_is_refused(pattern: str) -> No
         compile_pattern(pattern)
 
 
+@pytest.mark.parametrize("path", ["/ADMIN", "/Admin/users", "/%41dmin", "/adm\u0131n", "/GRÖßE", "/grÖße/x"])
+def test_a_path_that_escapes_a_rule_by_its_case_is_covered_by_no_later_one(path: str) -> None:
+    table = RouteTable(
+        [
+            Rule(name="admin", patterns=("* /admin/**", "* /größe/**"), mode=STRICT),
+            Rule(name="rest", patterns=("* /**",)),
+        ]
+    )
+    assert _wins(table, "GET", path) is None
+    assert _wins(table, "GET", "/admin") == "admin"
+    assert _wins(table, "GET", "/ADMINS") == "rest"
+
+
 def test_the_first_rule_that_covers_a_request_wins() -> None:
     table = RouteTable(
         [
