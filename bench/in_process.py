@@ -103,7 +103,7 @@ class InProcessHits:
             clock=clock,
             routes=routes,
             mismatches=mismatches,
-            default_mode=config.mode,
+            routes_required=config.routes_required,
             max_staleness_ns=config.max_staleness_ns,
         )
         now_ns = clock.elapsed_ns()

@@ -159,7 +159,7 @@ class Sidecar:
                 clock=clock,
                 routes=self.routes,
                 mismatches=self.mismatches,
-                default_mode=config.mode,
+                routes_required=config.routes_required,
                 max_staleness_ns=config.max_staleness_ns,
             ),
             relay=relaying.Relay(
@@ -187,7 +187,6 @@ class Sidecar:
             reader=config.request_reader,
             client_ip=config.client_ip,
             identity=config.identity_headers,
-            default_mode=config.mode,
         )
 
     def _ext_authz(self) -> "grpc.GenericRpcHandler | None":

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from bridge_sidecar.cli import Exit
 from bridge_sidecar.config import ConfigError, SidecarConfig, load_file
-from bridge_sidecar.routes import RouteTable, Rule, SessionNeed, compile_pattern, effective_mode, normal_path
+from bridge_sidecar.routes import RouteTable, Rule, SessionNeed, compile_pattern, normal_path
 from trust_core.clock import NS_PER_SECOND
 
 _TWO_READINGS = (
@@ -60,12 +61,25 @@ def _answer(config: SidecarConfig, method: str, path: str, *, as_json: bool) -> 
     for rule, pattern, fits in steps:
         print(f"  {rule:{width}}  {'matches, and wins' if fits else 'does not match'}: {pattern}")
     if match is None:
+        escaped = _escapes_by_case(table, method, path)
+        if escaped:
+            print(f"  letters' case is all that keeps it from being covered by: {escaped}")
         print("DENIED  ROUTE_NOT_COVERED: no rule covers this request")
         return Exit.DENIED
     for key, value in _asks(match.rule, config).items():
         shown = ", ".join(value) if isinstance(value, list) else value
         print(f"{key:30}  {shown}")
     return Exit.OK
+
+
+def _escapes_by_case(table: RouteTable, method: str, path: str) -> str:
+    """Name the first pattern that would cover the request in another case of its letters."""
+    line = f"{method} {normal_path(path)}"
+    for rule in table.rules:
+        for pattern in rule.patterns:
+            if compile_pattern(pattern, re.IGNORECASE).fullmatch(line):
+                return pattern
+    return ""
 
 
 def _steps(table: RouteTable, method: str, path: str) -> list[tuple[str, str, bool]]:
@@ -93,7 +107,7 @@ def _asks(rule: Rule, config: SidecarConfig) -> dict[str, Any]:
     asks: dict[str, Any] = {"name": rule.name, "session": rule.session.value}
     if rule.session is SessionNeed.NONE:
         return asks
-    asks["mode"] = effective_mode(rule, None, config.mode).name.lower()
+    asks["mode"] = config.route_table.mode_of(rule, None).name.lower()
     asks["mode_from"] = "default_mode" if rule.mode is None else "the rule"
     asks["ip_prefix_v4"], asks["ip_prefix_v6"] = rule.ip_prefixes.v4, rule.ip_prefixes.v6
     if rule.roles_any:

@@ -89,6 +89,8 @@ class SidecarConfig(gate_config.GateSettings):
     ip_prefix_v4: int = DEFAULT_PREFIXES.v4
     """Leading bits of the client IP that must be those bound at login; a rule may say otherwise."""
     ip_prefix_v6: int = DEFAULT_PREFIXES.v6
+    routes_required: bool = False
+    """Deny questions of apps that name neither a rule nor a request."""
     routes: tuple[Rule, ...] = ()
     """Rules of routes, from the file only."""
 
@@ -131,8 +133,8 @@ class SidecarConfig(gate_config.GateSettings):
 
     @property
     def route_table(self) -> RouteTable:
-        """The rules, ready to be asked."""
-        return RouteTable(self.routes, ip_prefixes=self.ip_prefixes)
+        """The rules, ready to be asked. Compiles them at each call."""
+        return RouteTable(self.routes, ip_prefixes=self.ip_prefixes, default_mode=self.mode)
 
     @property
     def negative_ttl_ns(self) -> int:

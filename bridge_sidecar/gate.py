@@ -17,11 +17,11 @@ from typing import Final, Protocol
 from bridge_sidecar.client_ip import ClientIp
 from bridge_sidecar.http_requests import Headers, RequestReader, lines_of
 from bridge_sidecar.identity_headers import IdentityTooLargeError, identity_headers
-from bridge_sidecar.routes import Match, Routes, Rule, SessionNeed, effective_mode
+from bridge_sidecar.routes import Match, Routes, Rule, SessionNeed
 from bridge_sidecar.validator import Question, Verdict
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import TrustError
-from trust_core.modes import DENIAL_TEXT, DenialReason, ValidationMode
+from trust_core.modes import DENIAL_TEXT, DenialReason
 from trustlayer.v1 import types_pb2, validator_pb2
 
 SESSION_MISSING: Final = "SESSION_MISSING"
@@ -114,7 +114,6 @@ class Gate:
         reader: RequestReader,
         client_ip: ClientIp,
         identity: tuple[str, ...],
-        default_mode: ValidationMode,
     ) -> None:
         """`identity`: names of headers for the app. `routes` holds the table in effect, which a reload replaces."""
         self._answerer = answerer
@@ -122,7 +121,6 @@ class Gate:
         self._reader = reader
         self._client_ip = client_ip
         self._identity = identity
-        self._default_mode = default_mode
         self.counters = GateCounters()
 
     async def decide(self, request: GateRequest) -> Decision:
@@ -158,7 +156,7 @@ class Gate:
         client_ip = self._client_ip.find(peer=request.peer, lines=lines_of(request.headers, self._client_ip.header))
         return Question(
             session_id=session_id,
-            mode=effective_mode(rule, None, self._default_mode),
+            mode=self._routes.table.mode_of(rule, None),
             context=self._reader.context(request.headers, client_ip=client_ip),
             rule=rule,
         )

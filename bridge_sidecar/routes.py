@@ -145,9 +145,16 @@ class Match:
 class RouteTable:
     """Rules in their order. Immutable: a reload puts another table in its place, between two requests."""
 
-    def __init__(self, rules: Sequence[Rule] = (), *, ip_prefixes: IpPrefixes = DEFAULT_PREFIXES) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        *,
+        ip_prefixes: IpPrefixes = DEFAULT_PREFIXES,
+        default_mode: ValidationMode = ValidationMode.STANDARD,
+    ) -> None:
         """Compile the rules. `ip_prefixes`: for questions that name no route. Raises `PatternError`."""
         self.rules = tuple(rules)
+        self.default_mode = default_mode
         self.unnamed = Rule(name="", ip_prefixes=ip_prefixes)
         self._by_name = {rule.name: rule for rule in self.rules}
         self._patterns = [
@@ -180,6 +187,12 @@ class RouteTable:
         """The longest time for which any rule may be served after the lease ran out."""
         return max((rule.serve_beyond_lease_ns for rule in self.rules), default=0)
 
+    def mode_of(self, rule: Rule, asked: ValidationMode | None) -> ValidationMode:
+        """Say which mode holds: the rule's, or a stricter one that the caller asked for."""
+        if not rule.name:
+            return asked or self.default_mode
+        return max(rule.mode or self.default_mode, asked or ValidationMode.STANDARD)
+
 
 class Routes:
     """The table in effect. Touched by the event loop only; `problems` says why the newest file is not in effect."""
@@ -187,10 +200,3 @@ class Routes:
     def __init__(self, table: RouteTable) -> None:
         self.table = table
         self.problems: tuple[str, ...] = ()
-
-
-def effective_mode(rule: Rule, asked: ValidationMode | None, default: ValidationMode) -> ValidationMode:
-    """Say which mode holds: the rule's, or a stricter one that the caller asked for."""
-    if not rule.name:
-        return asked or default
-    return max(rule.mode or default, asked or ValidationMode.STANDARD)

@@ -16,6 +16,7 @@ from trust_core.modes import IpPrefixes, ValidationMode
 MAX_RULES: Final = 256
 MAX_BEYOND_LEASE_SECONDS: Final = 300
 _MAX_PATTERNS: Final = 32
+_MAX_PATTERNS_IN_ALL: Final = 1_024
 _MAX_NAME_BYTES: Final = 128
 _MAX_ROLES: Final = 64
 _MAX_AGE_SECONDS: Final = 31 * 24 * 3600
@@ -57,6 +58,10 @@ def rules_of(value: object, text: str, *, ip_prefixes: IpPrefixes, problems: lis
         return ()
     if len(value) > MAX_RULES:
         problems.append(f"routes: must be at most {MAX_RULES} rules")
+        return ()
+    patterns = sum(len(entry["match"]) for entry in value if isinstance(entry.get("match"), list))
+    if patterns > _MAX_PATTERNS_IN_ALL:
+        problems.append(f"routes: must hold at most {_MAX_PATTERNS_IN_ALL} patterns in all; each is tried in turn")
         return ()
     reader = _Reader(value, text, ip_prefixes)
     rules = tuple(reader.rule(index) for index in range(len(value)))

@@ -135,7 +135,11 @@ class _IndexedLRU(LRUCache[bytes, Entry]):
 
 def weight(entry: Entry) -> int:
     """Bytes that an entry counts for."""
-    return ENTRY_OVERHEAD_BYTES + len(entry.payload) + sum(_ROLE_OVERHEAD_BYTES + len(role) for role in entry.roles)
+    return (
+        ENTRY_OVERHEAD_BYTES
+        + len(entry.payload)
+        + sum(_ROLE_OVERHEAD_BYTES + len(role.encode()) for role in entry.roles)
+    )
 
 
 class SessionCache:

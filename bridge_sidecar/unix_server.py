@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.revocation_watch import WatchState
-from bridge_sidecar.routes import MAX_PATH_BYTES, Routes, Rule, effective_mode
+from bridge_sidecar.routes import MAX_PATH_BYTES, Routes, Rule
 from bridge_sidecar.session_cache import SessionCache
 from bridge_sidecar.upstream import MAX_MESSAGE_BYTES
 from bridge_sidecar.validator import Counters, Question, Tier, Verdict
@@ -89,12 +89,12 @@ class ValidatorHandlers:
         clock: Clock,
         routes: Routes,
         mismatches: MismatchReporter,
-        default_mode: ValidationMode,
+        routes_required: bool,
         max_staleness_ns: int,
     ) -> None:
         self._routes = routes
         self._mismatches = mismatches
-        self._default_mode = default_mode
+        self._routes_required = routes_required
         self._answerer = answerer
         self._cache = cache
         self._lease = lease
@@ -137,7 +137,7 @@ class ValidatorHandlers:
         session_id = request.session_id if len(request.session_id) <= _MALFORMED_AT_ONCE else ""
         return Question(
             session_id=session_id,
-            mode=effective_mode(rule, _MODES[mode], self._default_mode),
+            mode=self._routes.table.mode_of(rule, _MODES[mode]),
             context=context,
             min_revision=request.min_revision,
             rule=rule,
@@ -150,7 +150,7 @@ class ValidatorHandlers:
         if request.path or request.http_method:
             match = table.by_request(request.http_method, request.path)
             return None if match is None else match.rule
-        return table.unnamed
+        return None if self._routes_required else table.unnamed
 
     async def get_status(
         self, _request: validator_pb2.GetStatusRequest, _context: grpc_edge.Context

@@ -57,7 +57,7 @@ class Tier(IntEnum):
 class Question:
     """One request of the app. `min_revision` 0 takes any state within the guarantee.
 
-    `mode` is the one that holds, after the rule has had its say (`routes.effective_mode`).
+    `mode` is the one that holds, after the rule has had its say (`RouteTable.mode_of`).
     """
 
     session_id: str

@@ -129,6 +129,14 @@ async def test_a_mismatch_that_cannot_be_reported_is_denied_and_counted(run_dir:
         assert await _ask(app, session_id, "POST /pay") == ""
 
 
+async def test_an_operator_may_demand_that_each_question_names_its_route(run_dir: Path) -> None:
+    async with running_sidecar(run_dir, routes=RULES, routes_required=True) as app:
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        assert _reason(await app.validate(session_id)) == "ROUTE_NOT_COVERED"
+        assert await _ask(app, session_id, "GET /orders") == ""
+
+
 async def test_rules_that_change_take_effect_between_two_requests(run_dir: Path) -> None:
     async with running_sidecar(run_dir, routes=RULES) as app:
         session_id = new_id()

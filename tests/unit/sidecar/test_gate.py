@@ -44,14 +44,13 @@ class _Asked:
 
     def __init__(self) -> None:
         self.answerer = _Answerer()
-        self.routes = Routes(RouteTable(RULES))
+        self.routes = Routes(RouteTable(RULES, default_mode=ValidationMode.ADVANCED))
         self.gate = Gate(
             answerer=self.answerer,
             routes=self.routes,
             reader=RequestReader(sources=(SessionSource("cookie:sid"),), device_header="x-device"),
             client_ip=ClientIp(header=X_FORWARDED_FOR, trusted=(trusted_network("10.0.0.0/8"),)),
             identity=("x-user-id", "x-user-roles"),
-            default_mode=ValidationMode.ADVANCED,
         )
 
     async def ask(

@@ -13,7 +13,6 @@ from bridge_sidecar.routes import (
     Rule,
     SessionNeed,
     compile_pattern,
-    effective_mode,
     normal_path,
 )
 from trust_core.clock import NS_PER_SECOND
@@ -177,7 +176,7 @@ def test_without_rules_no_request_is_covered() -> None:
 def test_a_caller_may_ask_for_a_stricter_mode_than_the_rule_and_never_gets_a_weaker_one(
     of_rule: ValidationMode | None, asked: ValidationMode | None, default: ValidationMode
 ) -> None:
-    mode = effective_mode(Rule(name="r", mode=of_rule), asked, default)
+    mode = RouteTable(default_mode=default).mode_of(Rule(name="r", mode=of_rule), asked)
     floor = of_rule or default
     assert mode >= floor
     assert mode == max(floor, asked or floor)
@@ -185,9 +184,9 @@ def test_a_caller_may_ask_for_a_stricter_mode_than_the_rule_and_never_gets_a_wea
 
 @pytest.mark.parametrize("asked", ValidationMode)
 def test_without_a_rule_the_callers_mode_holds(asked: ValidationMode) -> None:
-    unnamed = RouteTable().unnamed
-    assert effective_mode(unnamed, asked, STRICT) is asked
-    assert effective_mode(unnamed, None, ADVANCED) is ADVANCED
+    table = RouteTable(default_mode=ADVANCED)
+    assert table.mode_of(table.unnamed, asked) is asked
+    assert table.mode_of(table.unnamed, None) is ADVANCED
 
 
 @pytest.mark.parametrize(

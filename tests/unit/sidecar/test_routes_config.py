@@ -181,6 +181,12 @@ def test_rules_are_bounded(tmp_path: Path) -> None:
     rules = [f'[[routes]]\nname = "r{number}"\n' for number in range(257)]
     assert len(_load(tmp_path, "".join(rules[:256])).routes) == 256
     assert _problems(tmp_path, "".join(rules)) == ["routes: must be at most 256 rules"]
+    many = ", ".join(f'"GET /{number}"' for number in range(32))
+    patterns = [f'[[routes]]\nname = "r{n}"\nmatch = [{many.replace("GET /", f"GET /{n}-")}]\n' for n in range(33)]
+    assert _load(tmp_path, "".join(patterns[:32])).routes
+    assert _problems(tmp_path, "".join(patterns)) == [
+        "routes: must hold at most 1024 patterns in all; each is tried in turn"
+    ]
     (problem,) = _problems(tmp_path, "#" * (256 * 1024 + 1))
     assert problem.endswith("has more than 262144 bytes")
 

@@ -10,6 +10,7 @@ from bridge_sidecar.config import SidecarConfig, load
 from bridge_sidecar.routes import Routes
 from bridge_sidecar.routes_reload import RoutesReload
 from tests.support.report_log import log_into_report
+from trust_core.modes import ValidationMode
 
 SETTINGS = {"BRIDGE_SIDECAR_SECRET": "s", "BRIDGE_SIDECAR_INSTANCE": "i"}
 
@@ -35,12 +36,17 @@ class Setup:
     def names(self) -> list[str]:
         return [rule.name for rule in self.routes.table.rules]
 
-    def change(self, text: str) -> None:
+    async def change(self, text: str) -> None:
         """Put another file in its place, as editors and orchestrators do."""
         fresh = self.file.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(self.file)
-        self.reload.look()
+        await self.looked()
+
+    async def looked(self) -> None:
+        """Two looks: a change counts when the second finds the same."""
+        await self.reload.look()
+        await self.reload.look()
 
 
 @pytest.fixture
@@ -50,19 +56,19 @@ def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     log_into_report()
 
 
-def test_a_changed_file_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
+async def test_a_changed_file_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
-    setup.reload.look()
+    await setup.looked()
     assert setup.names() == ["a"]
-    setup.change(_rule("b") + _rule("c"))
+    await setup.change(_rule("b") + _rule("c"))
     assert setup.names() == ["b", "c"]
     assert setup.routes.problems == ()
 
 
-def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
+async def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
     setup.file.write_text(_rule("bb"))
-    setup.reload.look()
+    await setup.looked()
     assert setup.names() == ["bb"]
 
 
@@ -77,57 +83,100 @@ def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Calla
         f"upstream_ca_file = '{'x' * 5000}'\n",
     ],
 )
-def test_a_bad_file_changes_nothing_and_says_so_until_it_is_mended(
+async def test_a_bad_file_changes_nothing_and_says_so_until_it_is_mended(
     tmp_path: Path, logged: Callable[[], str], text: str
 ) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
-    setup.change(text)
+    await setup.change(text)
     assert setup.names() == ["a"]
     assert setup.routes.problems
     assert "rules not replaced; those from before hold" in logged()
-    setup.change(_rule("b"))
+    await setup.change(_rule("b"))
     assert setup.names() == ["b"]
     assert setup.routes.problems == ()
 
 
-def test_a_file_that_is_gone_changes_nothing_and_says_so(tmp_path: Path, logged: Callable[[], str]) -> None:
+async def test_a_file_that_is_gone_changes_nothing_and_says_so(tmp_path: Path, logged: Callable[[], str]) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
     setup.file.unlink()
-    setup.reload.look()
+    await setup.looked()
     assert setup.names() == ["a"]
     assert "No such file" in setup.routes.problems[0]
-    setup.change(_rule("a"))
+    await setup.change(_rule("a"))
     assert setup.routes.problems == ()
 
 
-def test_a_pipe_in_place_of_the_file_changes_nothing_and_holds_nothing_up(
+async def test_a_pipe_in_place_of_the_file_changes_nothing_and_holds_nothing_up(
     tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
     setup.file.unlink()
     os.mkfifo(setup.file)
-    setup.reload.look()
+    await setup.looked()
     assert setup.names() == ["a"]
     assert setup.routes.problems
 
 
-def test_what_flowless_was_not_told_of_cannot_be_granted_without_a_restart(
+async def test_what_flowless_was_not_told_of_cannot_be_granted_without_a_restart(
     tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     setup = Setup(tmp_path, _rule("a", "serve_beyond_lease_seconds = 30"), logged)
-    setup.change(_rule("a", "serve_beyond_lease_seconds = 31"))
+    await setup.change(_rule("a", "serve_beyond_lease_seconds = 31"))
     assert setup.routes.table.longest_beyond_lease_ns == 30_000_000_000
     assert "restart the sidecar" in setup.routes.problems[0]
-    setup.change(_rule("a", "serve_beyond_lease_seconds = 29"))
+    await setup.change(_rule("a", "serve_beyond_lease_seconds = 29"))
     assert setup.routes.table.longest_beyond_lease_ns == 29_000_000_000
-    setup.change(_rule("b", "serve_beyond_lease_seconds = 30"))
+    await setup.change(_rule("b", "serve_beyond_lease_seconds = 30"))
     assert setup.names() == ["b"]
 
 
-def test_other_settings_wait_for_a_restart(tmp_path: Path, logged: Callable[[], str]) -> None:
+async def test_other_settings_wait_for_a_restart(tmp_path: Path, logged: Callable[[], str]) -> None:
     setup = Setup(tmp_path, "drain_seconds = 1\n" + _rule("a"), logged)
-    setup.change("drain_seconds = 1\n" + _rule("c"))
+    await setup.change("drain_seconds = 1\n" + _rule("c"))
     assert "they need a restart" not in logged()
-    setup.change("drain_seconds = 2\n" + _rule("b"))
+    await setup.change("drain_seconds = 2\n" + _rule("b"))
     assert setup.names() == ["b"]
     assert "they need a restart" in logged()
+
+
+async def test_half_a_file_is_not_taken_over(tmp_path: Path, logged: Callable[[], str]) -> None:
+    half, whole = _rule("admin"), _rule("admin", 'roles_all = ["admin"]')
+    setup = Setup(tmp_path, whole, logged)
+    setup.file.write_text(half)  # somebody is writing it
+    await setup.reload.look()
+    setup.file.write_text(half + 'roles_all = ["operator"]\n')
+    await setup.reload.look()
+    assert setup.routes.table.rules[0].roles_all == {"admin"}
+    await setup.reload.look()
+    assert setup.routes.table.rules[0].roles_all == {"operator"}
+
+
+async def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, logged: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    setup.file.write_text(_rule("bb"))
+    await setup.reload.look()
+    read = setup.reload._read
+
+    def overtaken() -> object:
+        monkeypatch.undo()
+        found = read()
+        setup.file.write_text(_rule("ccc"))
+        return found
+
+    monkeypatch.setattr(setup.reload, "_read", overtaken)
+    await setup.reload.look()
+    assert setup.names() == ["a"]
+    await setup.looked()
+    assert setup.names() == ["ccc"]
+
+
+async def test_the_default_mode_changes_with_the_rules_that_fall_back_on_it(
+    tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    await setup.change('default_mode = "strict"\n' + _rule("a"))
+    table = setup.routes.table
+    assert table.mode_of(table.rules[0], ValidationMode.STANDARD) is ValidationMode.STRICT
+    assert "they need a restart" not in logged()
