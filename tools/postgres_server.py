@@ -25,7 +25,7 @@ import psycopg
 
 from tools.processes import LAUNCHER, ProcessError, free_port, last_lines
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
 _USER: Final = "trustlayer"
 _NOBODY: Final = 65_534

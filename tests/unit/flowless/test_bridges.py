@@ -187,7 +187,7 @@ async def test_a_refusal_never_says_why(bridges: Bridges, clock: FakeClock, shop
     revoked = await bridges.create("revoked", VALIDATE, by=BY)
     await bridges.revoke(revoked.bridge.id, by=BY)
     refused = [
-        "", "x", shop.secret[:-1], shop.secret + "0", shop.secret.lower(), "brdg_\0",
+        "", "x", shop.secret[:-1], shop.secret + "0", shop.secret.swapcase(), "brdg_\0",
         new_bridge_secret(new_bridge_id(counting_random), counting_random),
         new_bridge_secret(shop.bridge.id, counting_random),
         rotated.secret, revoked.secret,

@@ -1,6 +1,6 @@
 """Which TLS files a server takes, and when."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 
 from flowless.grpc.tls import ServerTls, check
 from tests.support.certificates import Authority, Pair, PemFiles
+from tests.support.report_log import log_into_report
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 
 GOOD = Authority()
@@ -16,6 +17,13 @@ PAIR = GOOD.server()
 
 def _paths(files: PemFiles) -> TlsPaths:
     return TlsPaths(cert_file=files.certificate, key_file=files.key, ca_file=files.authorities)
+
+
+@pytest.fixture(autouse=True)
+def _logged() -> Iterator[None]:
+    log_into_report()
+    yield
+    log_into_report()
 
 
 @pytest.fixture
