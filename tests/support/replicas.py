@@ -38,12 +38,13 @@ def outcome(app: App, session_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """One validation under load: when it started, on which sidecar, of which session, and what it was."""
+    """One validation under load: when it started and ended, on which sidecar, of which session, and what it was."""
 
     started: float
     app: int
     session_id: str
     outcome: str
+    ended: float
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class Load:
         while not self._ended.is_set():
             for session_id in self.session_ids:
                 started = time.monotonic()
-                self.seen.append(Validation(started, number, session_id, outcome(self.apps[number], session_id)))
+                answer = outcome(self.apps[number], session_id)
+                self.seen.append(Validation(started, number, session_id, answer, time.monotonic()))
 
     @contextmanager
     def running(self) -> Iterator[None]:
