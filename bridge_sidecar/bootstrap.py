@@ -251,17 +251,18 @@ class Sidecar:
             await self.server.start()
             self.forward_auth = await self._serve_forward_auth()
             on_listening()
+            fresh = asyncio.create_task(self._serve_once_fresh())
             tasks = [
                 asyncio.create_task(self.watch.run()),
                 asyncio.create_task(self.activity.run()),
-                asyncio.create_task(self._serve_once_fresh()),
+                fresh,
             ]
             if self.channel.is_replaceable:
                 tasks.append(asyncio.create_task(self.channel.run()))
             if self._routes_reload is not None:
                 tasks.append(asyncio.create_task(self._routes_reload.run()))
             stopping = asyncio.create_task(stop.wait())
-            running = [*tasks[:2], *tasks[3:]]
+            running = [task for task in tasks if task is not fresh]
             done, _ = await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             for task in done.intersection(running):

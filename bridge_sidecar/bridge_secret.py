@@ -48,9 +48,8 @@ class FixedSecret:
 class SecretFile:
     """A secret in a file. Looked at, at most once a second, when a call is made; read when it changed.
 
-    A change is a new inode, size or modification time, so both an edited file and a swapped symbolic link (as
-    orchestrators mount secrets) are seen. When the new content cannot be used, the last good secret stays and a
-    warning is logged; the first read must succeed.
+    What a change is, `small_file.fingerprint` says. When the new content cannot be used, the last good secret stays
+    and a warning is logged; the first read must succeed.
     """
 
     def __init__(self, *, path: Path, clock: Clock) -> None:
@@ -85,12 +84,11 @@ class SecretFile:
         else:
             self._log.info("bridge secret read again", file=str(self._path))
 
-    def _fingerprint(self) -> tuple[int, int, int, int]:
+    def _fingerprint(self) -> small_file.Fingerprint:
         try:
-            found = self._path.stat()
+            return small_file.fingerprint(self._path)
         except OSError as error:
             raise SecretError(f"cannot read {self._path}: {error.strerror}") from None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
     def _read(self) -> str:
         try:

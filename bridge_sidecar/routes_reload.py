@@ -12,14 +12,12 @@ from typing import Any, Final
 
 from bridge_sidecar.config import ConfigError, SidecarConfig
 from bridge_sidecar.routes import Routes, RouteTable
-from trust_core import logs
+from trust_core import logs, small_file
 from trust_core.clock import NS_PER_SECOND
 
 _LOOK_EVERY_SECONDS: Final = 1.0
 
 _OF_THE_TABLE: Final = ("routes", "default_mode", "ip_prefix_v4", "ip_prefix_v6")
-
-Fingerprint = tuple[int, int, int, int]
 
 
 class RoutesReload:
@@ -47,9 +45,8 @@ class RoutesReload:
     async def look(self) -> None:
         """Take the rules over if the file changed and can be used.
 
-        A change is a new inode, size or modification time: both an edited file and a swapped symbolic link (as
-        orchestrators mount files) are seen. It counts when a second look finds the same: half a file may be a whole
-        one to TOML, with rules that lack what was not written yet.
+        A change counts when a second look finds the same: half a file may be a whole one to TOML, with rules that
+        lack what was not written yet.
         """
         found = self._fingerprint()
         if found == self._seen:
@@ -93,9 +90,8 @@ class RoutesReload:
         self._routes.problems = problems
         self._log.error("rules not replaced; those from before hold", file=str(self._path), **details)
 
-    def _fingerprint(self) -> Fingerprint | None:
+    def _fingerprint(self) -> small_file.Fingerprint | None:
         try:
-            found = self._path.stat()
+            return small_file.fingerprint(self._path)
         except OSError:
             return None  # gone: reading it says so, as a problem
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

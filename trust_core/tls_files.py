@@ -17,7 +17,7 @@ LOOK_SECONDS: Final = 1.0
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PEM: Final = b"-----BEGIN "
 
-_Fingerprint = tuple[tuple[int, int, int, int], ...]
+_Fingerprint = tuple[small_file.Fingerprint, ...]
 
 
 class TlsFilesError(Exception):
@@ -75,12 +75,11 @@ class TlsFiles:
         return tuple(_fingerprint(path) for path in self._paths.all() if path is not None)
 
 
-def _fingerprint(path: Path) -> tuple[int, int, int, int]:
+def _fingerprint(path: Path) -> small_file.Fingerprint:
     try:
-        found = path.stat()
+        return small_file.fingerprint(path)
     except OSError as error:
         raise TlsFilesError(f"cannot read {path}: {error.strerror}") from None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path) -> bytes:
