@@ -16,11 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = {
-    "dev": ("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "server", "--group", "dev"),
+    "dev": (
+        *("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "server", "--extra", "tracing"),
+        *("--group", "dev"),
+    ),
     "client": (),
     "sidecar": ("--extra", "sidecar"),
     "sidecar-metrics": ("--extra", "sidecar", "--extra", "sidecar-metrics"),
+    "sidecar-tracing": ("--extra", "sidecar", "--extra", "tracing"),
     "server": ("--extra", "server"),
+    "server-tracing": ("--extra", "server", "--extra", "tracing"),
 }
 """One lock per way of installing; the others are constrained by `dev`, which comes first, so that they agree."""
 
