@@ -5,6 +5,7 @@ serialized `ValidateResponse`, and the freshness, as bytes of the same message, 
 the concatenation of two messages as their merge. So a hit costs the same however large the session's payload is.
 """
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import grpc
@@ -275,11 +276,13 @@ class UnixServer:
         validator: ValidatorHandlers,
         relay: grpc.GenericRpcHandler,
         ext_authz: grpc.GenericRpcHandler | None = None,
+        observers: Sequence[grpc_edge.CallObserver] = (),
     ) -> None:
+        """`observers` are told of every call of the socket that has a handler."""
         self._socket = UnixSocket(path=socket_path)
         self._health = Health(services=(SERVICE,))
         self._server = grpc.aio.server(
-            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),),
+            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar", observers=observers),),
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=_OPTIONS,
         )
