@@ -96,6 +96,7 @@ class PreloadedLauncher:
             "parent": os.getpid(),
             "arguments": list(command.arguments),
             "environment": dict(command.environment),
+            "cores": sorted(os.sched_getaffinity(0)),
         }
         with self._lock:
             source = self._source(command.module)
@@ -177,6 +178,9 @@ def _become(asked: dict[str, object], fds: Sequence[int]) -> None:
     for target, fd in zip((1, 2), fds, strict=True):
         os.dup2(fd, target)
         os.close(fd)
+    cores = asked["cores"]
+    assert isinstance(cores, list)
+    os.sched_setaffinity(0, cores)
     environment = asked["environment"]
     assert isinstance(environment, dict)
     os.environ.clear()
