@@ -126,7 +126,10 @@ class ValidatorHandlers:
     async def validate(self, request: validator_pb2.ValidateRequest, _context: grpc_edge.Context) -> bytes:
         """See ValidatorService.Validate."""
         question = self._question(request)
-        return _NOT_COVERED if question is None else serialize(await self._answerer.validate(question))
+        if question is None:
+            self._answerer.counters.denied(DenialReason.ROUTE_NOT_COVERED)
+            return _NOT_COVERED
+        return serialize(await self._answerer.validate(question))
 
     def _question(self, request: validator_pb2.ValidateRequest) -> Question | None:
         """Read a request; `None` when no rule covers it."""
