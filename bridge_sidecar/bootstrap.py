@@ -3,7 +3,6 @@
 import asyncio
 import random
 import secrets
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +27,8 @@ from bridge_sidecar.upstream_channel import UpstreamChannel
 from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
+from trust_core.grpc_health import HealthPort
+from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
 
@@ -149,6 +150,8 @@ class Sidecar:
             told=SentFigures(counters=self.validator.counters, cache=self.cache, lease=self.lease, clock=clock),
         )
         self.metrics: MetricsServer | None = None
+        self._vital: list[asyncio.Task[None]] = []
+        self._health = self._health_port()
         self.gate = self._gate()
         self.forward_auth: ForwardAuth | None = None
         self.server = UnixServer(
@@ -173,6 +176,27 @@ class Sidecar:
             ),
             ext_authz=self._ext_authz(),
         )
+
+    def _health_port(self) -> HealthPort | None:
+        if not self._config.health_listen:
+            return None
+        return HealthPort(
+            listen=self._config.health_listen,
+            program="bridge-sidecar",
+            alive=lambda: not any(task.done() for task in self._vital),
+            ready=lambda: self.server.is_serving,
+        )
+
+    async def _serve_health(self) -> None:
+        """Answer probes if that is configured. Raises `ConfigError` when that cannot be."""
+        if self._health is None:
+            return
+        try:
+            address = self._health.bind()
+        except OSError as error:
+            raise ConfigError(f"health_listen: {error}") from None
+        await self._health.start()
+        self._log.info("health", address=address)
 
     def _gate(self) -> "Gate | None":
         """Build the gate if anybody may ask it."""
@@ -247,34 +271,36 @@ class Sidecar:
         Raises `ConfigError` or `SocketError` before `on_listening` was called, and whatever a background task failed
         with: a sidecar whose watch died would fail closed for ever, and is better restarted.
         """
-        tasks: list[asyncio.Task[None]] = []
+        aside: list[asyncio.Task[None]] = []
         try:
             self.metrics = self._serve_metrics()
             await self.server.start()
             self.forward_auth = await self._serve_forward_auth()
+            await self._serve_health()
             on_listening()
-            fresh = asyncio.create_task(self._serve_once_fresh())
-            tasks = [
-                asyncio.create_task(self.watch.run()),
-                asyncio.create_task(self.activity.run()),
-                fresh,
-            ]
+            # Without one of these the sidecar could only fail closed for ever, or is not reachable.
+            running = [self.watch.run(), self.activity.run(), self.server.watch_socket()]
             if self.channel.is_replaceable:
-                tasks.append(asyncio.create_task(self.channel.run()))
+                running.append(self.channel.run())
             if self._routes_reload is not None:
-                tasks.append(asyncio.create_task(self._routes_reload.run()))
+                running.append(self._routes_reload.run())
+            self._vital = [asyncio.create_task(work) for work in running]
             stopping = asyncio.create_task(stop.wait())
-            running = [task for task in tasks if task is not fresh]
-            done, _ = await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
+            aside = [asyncio.create_task(self._serve_once_fresh())]
+            done, _ = await asyncio.wait((stopping, *self._vital), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            for task in done.intersection(running):
+            for task in done.intersection(self._vital):
                 task.result()
+            self._log.info("draining", lame_duck_seconds=self._config.lame_duck_seconds)
+            self.server.end_serving()
+            await asyncio.sleep(self._config.lame_duck_seconds)
         finally:
-            await self._wind_down(tasks)
+            await self._wind_down([*self._vital, *aside])
 
     async def _serve_once_fresh(self) -> None:
-        await self.watch.first_lease.wait()
-        await self.prewarm.run()
+        if not self._config.ready_without_lease:
+            await self.watch.first_lease.wait()
+            await self.prewarm.run()
         self.server.set_serving()
 
     async def _wind_down(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -295,6 +321,8 @@ class Sidecar:
         await self.upstream.close()
         if self.metrics is not None:
             await asyncio.to_thread(self.metrics.stop)
+        if self._health is not None:
+            await self._health.stop()
 
 
 def _tls_files(config: SidecarConfig) -> TlsFiles | None:
@@ -322,15 +350,13 @@ async def serve(
     config_file: Path | None = None,
     reload: Callable[[], SidecarConfig] | None = None,
 ) -> None:
-    """Run the sidecar until SIGTERM or SIGINT. Raises `ConfigError` or `SocketError` before it listens.
+    """Run the sidecar until SIGTERM, SIGINT or SIGHUP. Raises `ConfigError` or `SocketError` before it listens.
 
     `config_file` and `reload` as of `Sidecar`.
     """
     log: Any = logs.get_logger("bridge-sidecar")
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    when_told_to_end(stop.set)
 
     def on_listening() -> None:
         log.info("listening", upstream=config.upstream, instance=config.instance, version=__version__)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
-from bridge_sidecar.config import CONFIG_VARIABLE, DEFAULT_SOCKET, PREFIX, ConfigError, load
+from bridge_sidecar import healthcheck
+from bridge_sidecar.config import CONFIG_VARIABLE, PREFIX, ConfigError, load
 from trust_core.modes import ValidationMode
 from trust_core.version import __version__
 
@@ -41,7 +42,7 @@ BRIDGE_SIDECAR_SOCKET_PATH, ...). The bridge secret comes from bridge_secret_fil
 read again when it changes, or from BRIDGE_SIDECAR_SECRET; never from the command line.
 
 When the socket answers, one line is printed: bridge-sidecar listening on unix:/path
-SIGTERM and SIGINT drain and end it.
+SIGTERM, SIGINT or SIGHUP drain and end it, a second one ends it at once.
 
 examples:
   BRIDGE_SIDECAR_SECRET=... bridge-sidecar serve
@@ -59,14 +60,6 @@ examples:
 _ROUTES_EXAMPLES = """examples:
   bridge-sidecar routes test GET /admin/users --config /etc/bridge-sidecar.toml
   bridge-sidecar routes test grpc shop.v1.Orders/Cancel --config /etc/bridge-sidecar.toml --json
-"""
-
-_HEALTH_EXAMPLES = """Healthy means: the socket answers and the lease is held. With --liveness the socket alone
-decides, since a sidecar whose Flowless is away must not be restarted for it.
-
-examples:
-  readinessProbe: exec: command: [bridge-sidecar, healthcheck]
-  livenessProbe:  exec: command: [bridge-sidecar, healthcheck, --liveness]
 """
 
 
@@ -130,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_client_options(add("status", "show how the sidecar is", ""))
 
-    health = add("healthcheck", "say by the exit code whether the sidecar is healthy", _HEALTH_EXAMPLES)
-    health.add_argument("--liveness", action="store_true", help="the socket answers; the lease does not matter")
-    _add_client_options(health)
+    healthcheck.add_options(
+        add("healthcheck", "say by the exit code whether the sidecar is healthy", healthcheck.EXAMPLES)
+    )
     return parser
 
 
@@ -158,9 +151,9 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
     variable = f"{PREFIX}SOCKET_PATH"
     parser.add_argument(
         "--socket",
-        default=os.environ.get(variable, DEFAULT_SOCKET),
+        default=os.environ.get(variable, healthcheck.DEFAULT_SOCKET),
         metavar="PATH",
-        help=f"default: {variable}, else {DEFAULT_SOCKET}",
+        help=f"default: {variable}, else {healthcheck.DEFAULT_SOCKET}",
     )
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="default: 5")
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
@@ -197,6 +190,7 @@ def _serve(config_file: Path | None) -> Exit:
     import asyncio  # noqa: PLC0415 - only this command needs it, and the others should start fast
 
     from bridge_sidecar import bootstrap  # noqa: PLC0415
+    from bridge_sidecar.unix_server import SocketLostError  # noqa: PLC0415
     from trust_core import logs  # noqa: PLC0415
     from trust_core.unix_socket import SocketError  # noqa: PLC0415
 
@@ -206,6 +200,9 @@ def _serve(config_file: Path | None) -> Exit:
     except (ConfigError, SocketError) as error:
         print(f"bridge-sidecar: {error}", file=sys.stderr)
         return Exit.CONFIG
+    except SocketLostError:
+        print(f"bridge-sidecar: {config.socket_path} was removed or replaced; start again", file=sys.stderr)
+        return Exit.DENIED
     except Exception as error:  # noqa: BLE001 - the last boundary: its text must not leave
         logs.get_logger("bridge-sidecar").error("stopped unexpectedly", **logs.describe_exception(error))
         return Exit.DENIED
@@ -221,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bridge_sidecar import cli_routes  # noqa: PLC0415
 
         return cli_routes.run(arguments)
+    if arguments.command == "healthcheck":
+        return healthcheck.run(arguments)
     from bridge_sidecar import cli_client  # noqa: PLC0415
 
     return cli_client.run(arguments)

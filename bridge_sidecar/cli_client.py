@@ -1,4 +1,4 @@
-"""The commands that ask a running sidecar through its socket: check, status, healthcheck."""
+"""The commands that ask a running sidecar through its socket: check, status."""
 
 import argparse
 import json
@@ -27,7 +27,6 @@ def run(arguments: argparse.Namespace) -> Exit:
     command: Callable[[validator_pb2_grpc.ValidatorServiceStub, argparse.Namespace], Exit] = {
         "check": _check,
         "status": _status,
-        "healthcheck": _healthcheck,
     }[arguments.command]
     options = (("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0))
     with grpc.insecure_channel(f"unix:{arguments.socket}", options=options) as channel:
@@ -44,8 +43,6 @@ def _failed(error: grpc.RpcError, arguments: argparse.Namespace) -> Exit:
     code, reason = error.code(), grpc_edge.reason_of(error)
     text = error.details() if reason else f"no sidecar answers on {arguments.socket}"
     exit_code = _EXITS.get(code, Exit.UNAVAILABLE)
-    if arguments.command == "healthcheck":
-        exit_code = Exit.DENIED
     if arguments.json:
         _print_json({"error": {"code": code.name, "reason": reason, "message": text}})
     else:
@@ -119,16 +116,6 @@ def _status(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.N
         ]
     )
     return Exit.OK
-
-
-def _healthcheck(stub: validator_pb2_grpc.ValidatorServiceStub, arguments: argparse.Namespace) -> Exit:
-    status = stub.GetStatus(validator_pb2.GetStatusRequest(), timeout=arguments.timeout)
-    healthy = arguments.liveness or status.lease_held
-    if arguments.json:
-        _print_json({"healthy": healthy, "leaseHeld": status.lease_held})
-    else:
-        print("healthy" if healthy else "not healthy: the lease is not held, so only Flowless itself can say yes")
-    return Exit.OK if healthy else Exit.DENIED
 
 
 def _describe_session(session: types_pb2.Session) -> list[tuple[str, str]]:

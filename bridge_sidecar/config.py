@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bridge_sidecar import gate_config
+from bridge_sidecar.healthcheck import DEFAULT_SOCKET
 from bridge_sidecar.routes import RouteTable, Rule
 from bridge_sidecar.routes_config import parse_toml, rules_of
 from trust_core import small_file
@@ -25,7 +26,6 @@ PREFIX: Final = "BRIDGE_SIDECAR_"
 SECRET_VARIABLE: Final = f"{PREFIX}SECRET"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 """Names the file, where no option does."""
-DEFAULT_SOCKET: Final = "/run/bridge-sidecar/bridge.sock"
 DEFAULT_RELAY: Final = (
     "IdentityService/RegisterUser",
     "IdentityService/GetUser",
@@ -112,6 +112,12 @@ class SidecarConfig(gate_config.GateSettings):
 
     metrics_listen: str = ""
     """`host:port` of the Prometheus metrics, over plain HTTP; empty: none. Needs the extra `sidecar-metrics`."""
+    health_listen: str = ""
+    """`host:port` of the kubelet's gRPC probes, in plaintext; empty: none."""
+    ready_without_lease: bool = False
+    """Ready as soon as the socket answers, whether or not Flowless was ever reached."""
+    lame_duck_seconds: float = 0.0
+    """After SIGTERM: not ready for this long, while the socket is still there for an app that ends later."""
     drain_seconds: float = 5.0
     log_level: str = "info"
     log_format: str = "auto"
@@ -163,6 +169,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "activity_interval_seconds": (0.1, 600),
     "max_relayed_calls": (1, 100_000),
     "relay_default_timeout_seconds": (0.1, 600),
+    "lame_duck_seconds": (0, 3_600),
     "drain_seconds": (0, 600),
 }
 _MAX_FILE_BYTES: Final = 256 * 1024
@@ -338,8 +345,11 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
     if not all(_RELAY_NAME.fullmatch(name) for name in config.relay):
         problems.append("relay: must be a list of names like SessionService/Login or SessionService/*")
     problems += gate_config.problems_of(config)
-    if config.metrics_listen and not _is_listen_address(config.metrics_listen):
-        problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
+    problems += [
+        f"{key}: must be host:port or [v6]:port with a port up to 65535, or empty"
+        for key in ("metrics_listen", "health_listen")
+        if getattr(config, key) and not _is_listen_address(getattr(config, key))
+    ]
     return problems
 
 

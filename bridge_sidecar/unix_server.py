@@ -5,6 +5,7 @@ serialized `ValidateResponse`, and the freshness, as bytes of the same message, 
 the concatenation of two messages as their merge. So a hit costs the same however large the session's payload is.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ from bridge_sidecar.watch_protocol import WatchFigures
 from trust_core import grpc_edge
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
-from trust_core.grpc_health import Health
+from trust_core.grpc_health import READINESS, Health
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
 from trust_core.unix_socket import UnixSocket
 from trust_core.version import __version__
@@ -38,6 +39,7 @@ _MAX_METHOD_CHARS: Final = 32
 _DENIALS: Final = {int(reason): text for reason, text in DENIAL_TEXT.items()}
 _MODES: Final[dict[int, ValidationMode | None]] = {0: None, **{int(mode): mode for mode in ValidationMode}}
 _MALFORMED_AT_ONCE: Final = 128
+_LOOK_SECONDS: Final = 1.0
 _MAX_CALLS: Final = 10_000
 """Calls in flight over all connections; more are RESOURCE_EXHAUSTED. Bounds who may wait for shared misses."""
 
@@ -269,6 +271,10 @@ def _maybe_duration(nanoseconds: int | None) -> Duration | None:
     return None if nanoseconds is None else _duration(nanoseconds)
 
 
+class SocketLostError(Exception):
+    """The path does not lead to our socket any more; no app can connect."""
+
+
 class UnixServer:
     """The gRPC server on the socket. Health starts NOT_SERVING: nothing was proven fresh yet."""
 
@@ -283,7 +289,7 @@ class UnixServer:
     ) -> None:
         """`observers` are told of every call of the socket that has a handler."""
         self._socket = UnixSocket(path=socket_path)
-        self._health = Health(services=(SERVICE,))
+        self._health = Health(services=(SERVICE, READINESS))
         self._server = grpc.aio.server(
             interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar", observers=observers),),
             maximum_concurrent_rpcs=_MAX_CALLS,
@@ -291,18 +297,35 @@ class UnixServer:
         )
         more = () if ext_authz is None else (ext_authz,)
         self._server.add_generic_rpc_handlers((validator.handlers(), *more, relay, self._health.handler()))
+        self._ending = False
+        self.is_serving = False
 
     async def start(self) -> None:
         """Claim the socket and answer on it. Raises `SocketError`."""
         self._socket.claim(self._server.add_insecure_port)
         await self._server.start()
 
+    async def watch_socket(self) -> None:
+        """Look every second whether the path still leads to the socket. Raises `SocketLostError` once it does not."""
+        while True:
+            if not self._socket.is_reachable():
+                raise SocketLostError
+            await asyncio.sleep(_LOOK_SECONDS)
+
     def set_serving(self) -> None:
-        """Tell health checks that the first lease is held."""
-        self._health.set_serving(serving=True)
+        """Tell health checks that the first lease is held; no more once the end is near."""
+        if not self._ending:
+            self.is_serving = True
+            self._health.set_serving(serving=True)
+
+    def end_serving(self) -> None:
+        """Tell health checks that the end is near; calls are still answered."""
+        self._ending = True
+        self.is_serving = False
+        self._health.set_serving(serving=False)
 
     async def stop(self, *, drain_seconds: float) -> None:
         """Accept nothing new, let calls in flight finish, cut them after `drain_seconds`, leave the path clean."""
-        self._health.set_serving(serving=False)
+        self.end_serving()
         await self._server.stop(drain_seconds)
         self._socket.release()

@@ -24,7 +24,7 @@ from flowless.adapters.sql.audit import SqlAuditTrail
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
 from flowless.adapters.sql.housekeeping import SqlHousekeepingStore
-from flowless.adapters.sql.migrate import require_current
+from flowless.adapters.sql.migrate import require_served
 from flowless.adapters.sql.outbox import SqlOutbox
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
@@ -123,7 +123,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         hasher = Argon2PasswordHasher(profile=settings.password_profile, pool=pool, pepper=settings.pepper())
         database = open_database(settings)
         closing.push_async_callback(database.close)
-        await require_current(database)
+        await require_served(database)
         user_store = SqlUserStore(database=database)
         addresses = LibraryEmailAddresses()
         audit = SqlAuditTrail(database=database)

@@ -185,6 +185,7 @@ class Settings(BaseSettings):
     audit_retention_days: int = Field(
         400, ge=0, le=36_600, description="events of the audit log are kept this long; 0: for ever"
     )
+    health_listen: str = Field("", description="host:port of the kubelet's gRPC probes, in plaintext; empty: none")
     metrics_listen: str = Field("", description="host:port of the Prometheus metrics; empty: none")
     pubflow: bool = Field(False, description="serve the wire of Pubflow's HTTP bridge, for Envoy to map")
     pubflow_mode: Literal["sent", "standard", "advanced", "strict"] = Field(
@@ -231,7 +232,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port with a port up to 65535, [v6]:port or unix:/absolute/path")
         return listen
 
-    @field_validator("metrics_listen", "mtls_listen")
+    @field_validator("health_listen", "metrics_listen", "mtls_listen")
     @classmethod
     def _known_second_address(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
@@ -305,6 +306,10 @@ class Settings(BaseSettings):
             raise ValueError("listen: a Unix socket is unix:/absolute/path and takes no TLS")
         if self.workers > 1 and self.listen.startswith("unix:"):
             raise ValueError("workers: a Unix socket has one owner; listen on host:port, or set workers = 1")
+        if self.workers > 1 and self.health_listen:
+            raise ValueError(
+                "health_listen: a probe would speak for one worker only; set workers = 1 and run more replicas"
+            )
         if self.session_idle_seconds > self.session_absolute_seconds:
             raise ValueError("session_idle_seconds must not exceed session_absolute_seconds")
         if self.activity_interval_seconds > self.session_idle_seconds / 2:

@@ -1,10 +1,10 @@
 """The running server: the services that `bootstrap` puts together, behind the listeners, until it is told to stop."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Final
 
 from flowless.adapters.metrics import (
     SourcesCollector,
@@ -28,18 +28,23 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.tls import ServerTls
 from flowless.grpc.tls import check as check_tls_files
 from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.probes import Probes
 from flowless.services.barriers import Barriers
 from flowless.services.outbox import MailSender
 from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.errors import Reason, TrustError
+from trust_core.grpc_health import HealthPort
 from trust_core.metrics_server import MetricsServer
+from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
 
+_READ_MARGIN_SECONDS: Final = 1.0
+
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_index: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain: NOT_SERVING, watchers sent away, calls in flight finished.
 
     `worker_index`, from 1, says that a supervisor started this process as one of several on one port.
     Raises SchemaError, OSError or SocketError (cannot listen) and TrustError (storage) before `on_ready`; after it
@@ -55,14 +60,11 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         await flowless.recent.load(flowless.log, tail.position)
         server = _server(settings, flowless, share_port=worker_index is not None)
         metrics = _metrics_server(settings, flowless, worker_index or 1)
-        if metrics is not None:
-            log.info("metrics", address=metrics.address)
         tls = _tls(settings)
         address = _bind(server, settings, tls)
+        probes, health = _probes(settings, flowless)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        when_told_to_end(stop.set)
         if worker_index is not None:
             when_supervisor_ends(stop.set)
         # Without one of these a replica cannot vouch for leases, nor end what a revoked bridge has open, and must go.
@@ -71,25 +73,23 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         )
         for task in vital:
             task.add_done_callback(lambda _: stop.set())
-        aside = [asyncio.create_task(work) for work in (wakeups.run(), flowless.bridge_uses.run())]
+        aside = [asyncio.create_task(work) for work in (wakeups.run(), flowless.bridge_uses.run(), probes.run())]
         if tls is not None:
             aside.append(asyncio.create_task(tls.run()))
         cleaning = asyncio.create_task(flowless.housekeeping.run())
         await server.start()
         server.set_serving(serving=True)
+        probes.serve(vital)
+        if health is not None:
+            await health.start()
         log.info("serving", address=address, version=__version__, revision=tail.position.revision)
         if settings.insecure_listen and not settings.is_local and settings.tls_cert_file is None:
             log.warning("plaintext off loopback: secrets and session ids are readable on the way")
         on_ready(address)
         await stop.wait()
-        log.info("draining", watchers=tail.watchers, seconds=settings.drain_seconds)
-        server.set_serving(serving=False)
-        tail.drain()
+        probes.drain()
         stop_sending()
-        await _ended(cleaning)
-        # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
-        await asyncio.sleep(settings.lame_duck_seconds)
-        await server.stop(settings.drain_seconds)
+        await _drain(settings, server, flowless, cleaning)
         for task in aside:
             await _ended(task)
         await flowless.bridge_uses.flush()
@@ -97,10 +97,40 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
             metrics.stop()
         failures = [await _ended(task) for task in vital]
         await flowless.barriers.leave()
+        if health is not None:
+            await health.stop()
     for failure in filter(None, failures):
         log.error("the revocation log is no longer followed", **logs.describe_exception(failure))
         raise TrustError(Reason.INTERNAL, "stopped by a fault of its own; the log says where")
     log.info("stopped")
+
+
+async def _drain(
+    settings: Settings, server: FlowlessServer, flowless: Flowless, cleaning: asyncio.Task[None]
+) -> None:
+    """Send everybody away and let the calls in flight finish."""
+    watchers = flowless.tail.watchers
+    logs.get_logger("flowless").info("draining", watchers=watchers, seconds=settings.drain_seconds)
+    server.set_serving(serving=False)
+    flowless.tail.drain()
+    await _ended(cleaning)
+    # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
+    await asyncio.sleep(settings.lame_duck_seconds)
+    await server.stop(settings.drain_seconds)
+
+
+def _probes(settings: Settings, flowless: Flowless) -> tuple[Probes, HealthPort | None]:
+    probes = Probes(
+        database=flowless.database,
+        tail=flowless.tail,
+        clock=flowless.clock,
+        patience_seconds=settings.busy_timeout_seconds + 2 * settings.poll_seconds + _READ_MARGIN_SECONDS,
+    )
+    if not settings.health_listen:
+        return probes, None
+    port = HealthPort(listen=settings.health_listen, program="flowless", alive=probes.alive, ready=probes.ready)
+    logs.get_logger("flowless").info("health", address=port.bind())
+    return probes, port
 
 
 @asynccontextmanager
@@ -237,7 +267,9 @@ def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -
         sources.append(of_mail(flowless.mail))
     host, _, port = settings.metrics_listen.rpartition(":")
     port_of_worker = int(port) + worker_index - 1 if int(port) else 0
-    return MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
+    metrics = MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
+    logs.get_logger("flowless").info("metrics", address=metrics.address)
+    return metrics
 
 
 async def _join(barriers: Barriers) -> None:

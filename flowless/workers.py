@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import socket
 import time
 from asyncio.subprocess import PIPE, Process
@@ -21,6 +20,7 @@ from typing import Final
 
 from trust_core import logs
 from trust_core.programs import python_command
+from trust_core.stopping import when_told_to_end
 
 EXIT_INCURABLE: Final = 4
 """Settings or schema have to be mended: a restart cannot help."""
@@ -107,7 +107,7 @@ class _WorkerFailedError(Exception):
 
 
 class Supervisor:
-    """Runs the workers until SIGTERM or SIGINT. Use once."""
+    """Runs the workers until SIGTERM, SIGINT or SIGHUP; a second one kills them. Use once."""
 
     def __init__(self, *, workers: int, arguments: Sequence[str], stop_seconds: float) -> None:
         """`arguments` follow `flowless serve`; a worker that has not drained after `stop_seconds` is killed."""
@@ -117,12 +117,12 @@ class Supervisor:
         self._running: dict[int, Process] = {}
         self._log = logs.get_logger("flowless")
         self._life = -1
+        self._hurry = asyncio.Event()
 
     async def run(self, *, on_ready: Callable[[], None]) -> int:
         """Start all, keep them running, drain them at the end; return the exit code for the whole."""
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        when_told_to_end(stop.set, at_once=lambda _: self._hurry.set())
         self._life, held = os.pipe()
         stopping = asyncio.create_task(stop.wait())
         supervising = asyncio.create_task(self._supervise(on_ready))
@@ -184,7 +184,7 @@ class Supervisor:
                         raise
 
     async def _end_all(self) -> bool:
-        """Drain every worker, kill those that take too long; return whether none had to be killed."""
+        """Drain every worker, kill those that take too long, or all when hurried; return whether none was killed."""
         ends = {}
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
@@ -192,7 +192,7 @@ class Supervisor:
             ends[asyncio.create_task(process.wait())] = process
         if not ends:
             return True
-        _, late = await asyncio.wait(ends, timeout=self._stop_seconds)
+        late = await self._still_running(set(ends))
         for end in late:
             with contextlib.suppress(ProcessLookupError):
                 ends[end].kill()
@@ -200,6 +200,15 @@ class Supervisor:
         if late:
             self._log.error("workers killed that did not drain", count=len(late))
         return not late
+
+    async def _still_running(self, ends: set["asyncio.Task[int]"]) -> set["asyncio.Task[int]"]:
+        """Wait until all have ended, as long as they may take or until told to hurry; return those that have not."""
+        hurried = asyncio.create_task(self._hurry.wait())
+        ended = asyncio.create_task(asyncio.wait(ends, timeout=self._stop_seconds))
+        await asyncio.wait({hurried, ended}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        ended.cancel()
+        return {end for end in ends if not end.done()}
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -112,16 +113,20 @@ class UnixSocket:
         self._inode = (made.st_dev, made.st_ino)
         self._bound.rename(self._path)
 
+    def is_reachable(self) -> bool:
+        """Whether the path leads to our socket: who removes or replaces it cuts us off from all who would connect."""
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
     def release(self) -> None:
         """Remove the socket if the path still leads to it, and let go of the lock. Idempotent."""
-        if self._inode is not None:
-            try:
-                found = self._path.lstat()
-                if (found.st_dev, found.st_ino) == self._inode:
-                    self._path.unlink()
-            except OSError:
-                pass  # gone already, or the directory is
-            self._inode = None
+        if self.is_reachable():
+            with suppress(OSError):  # gone meanwhile
+                self._path.unlink()
+        self._inode = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

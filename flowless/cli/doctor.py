@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from flowless.adapters.paseto import PasetoTokens
-from flowless.adapters.sql.migrate import SchemaError, require_current
+from flowless.adapters.sql.migrate import SchemaError, require_served
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
@@ -192,7 +192,7 @@ async def _database(settings: Settings) -> list[Finding]:
         return [Finding("database", "bad", f"no file {settings.database_file}", "flowless migrate")]
     database = open_database(settings)
     try:
-        await require_current(database)
+        await require_served(database)
         head = await SqlRevocationLog(database=database).head()
         replicas = await SqlReplicaRegistry(database=database).list()
         keys = await SqlSigningKeyStore(database=database).list()

@@ -159,6 +159,7 @@ class RevocationTail:
         self._listeners: list[Callable[[Revocation], None]] = []
         self._start_over_listeners: list[Callable[[LogHead], None]] = []
         self._read_began_ns = 0
+        self._storage_answered_ns = 0
         self._draining = False
         self.reads = 0
         self.failing = False
@@ -178,6 +179,11 @@ class RevocationTail:
         """When the read began that found the present position, by `Clock.elapsed_ns`: how old our knowledge is."""
         return self._read_began_ns
 
+    @property
+    def storage_answered_ns(self) -> int:
+        """When the last read began that storage answered, whatever it said, by `Clock.elapsed_ns`."""
+        return self._storage_answered_ns
+
     def when_started_over(self, listener: Callable[[LogHead], None]) -> None:
         """Call the listener, in the event loop, when rows were missed or the log is another one."""
         self._start_over_listeners.append(listener)
@@ -194,6 +200,7 @@ class RevocationTail:
         """Take position at the log's end. Raises what storage raises."""
         began_ns = self._clock.elapsed_ns()
         self._position = await self._log.head()
+        self._storage_answered_ns = began_ns
         # Who waits for all sidecars has to know of this replica before it believes anything of Redis.
         self._read_began_ns = began_ns if self._position.member else _NEVER
 
@@ -275,6 +282,7 @@ class RevocationTail:
         self.reads += 1
         began_ns = self._clock.elapsed_ns()
         head = await self._log.head()
+        self._storage_answered_ns = began_ns
         if not head.member:
             # Nobody who waits for all sidecars would know of ours.
             await self._membership.join()

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from flowless.adapters.sql import migrate as migrations
 from flowless.adapters.sql.database import Database
-from flowless.adapters.sql.migrate import SchemaError, current_version, migrate, newest_version, require_current
+from flowless.adapters.sql.migrate import SchemaError, current_version, migrate, newest_version, require_served
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.schema import metadata
 from tests.support.stores import sqlite_url
@@ -101,12 +101,12 @@ async def test_a_current_schema_is_accepted(database: Database) -> None:
     assert await current_version(database) is None
     await migrate(database)
     assert await current_version(database) == newest_version()
-    await require_current(database)
+    await require_served(database)
 
 
 async def test_a_missing_schema_names_the_command_that_makes_it(database: Database) -> None:
     with pytest.raises(SchemaError, match="missing: run `flowless migrate`"):
-        await require_current(database)
+        await require_served(database)
 
 
 async def test_a_schema_that_is_too_old_names_the_command_that_mends_it(
@@ -115,13 +115,33 @@ async def test_a_schema_that_is_too_old_names_the_command_that_mends_it(
     await migrate(database)
     monkeypatch.setattr(migrations, "newest_version", lambda: "9999")
     with pytest.raises(SchemaError, match="too old: run `flowless migrate`"):
-        await require_current(database)
+        await require_served(database)
 
 
-async def test_a_schema_of_a_newer_flowless_is_neither_used_nor_touched(database: Database, file: Path) -> None:
+@pytest.mark.parametrize("version", ["9999", "9999_9998", "9999_", "0000_0000", "9999_0001_x"])
+async def test_a_schema_of_a_newer_flowless_is_neither_used_nor_touched(
+    database: Database, file: Path, version: str
+) -> None:
     await migrate(database)
-    _set_version(file, "9999")
-    for attempt in (require_current(database), migrate(database)):
+    _set_version(file, version)
+    for attempt in (require_served(database), migrate(database)):
         with pytest.raises(SchemaError, match="newer than this Flowless"):
             await attempt
-    assert await current_version(database) == "9999"
+    assert await current_version(database) == version
+
+
+async def test_a_newer_schema_that_leaves_this_flowless_what_it_needs_is_used_and_not_touched(
+    database: Database, file: Path
+) -> None:
+    await migrate(database)
+    newer = f"9999_{newest_version()[:4]}"
+    _set_version(file, newer)
+    await require_served(database)
+    assert await migrate(database) == newer
+    assert await current_version(database) == newer
+
+
+def test_versions_of_the_schema_are_numbered_in_order_and_say_who_can_serve_on_them() -> None:
+    versions = [script.revision for script in migrations._script().walk_revisions()][::-1]
+    assert [version[:4] for version in versions] == [f"{number:04}" for number in range(1, len(versions) + 1)]
+    assert all(migrations._VERSION.fullmatch(version) for version in versions)

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from flowless.adapters.sql.database import Database, WriteTransaction
-from flowless.adapters.sql.migrate import SchemaError, current_version, migrate, newest_version, require_current
+from flowless.adapters.sql.migrate import SchemaError, current_version, migrate, newest_version, require_served
 from flowless.adapters.sql.postgres import CHANNEL
 from flowless.adapters.sql.restore import revoke_after_restore
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
@@ -71,11 +71,11 @@ async def test_the_migrations_make_on_postgres_what_the_schema_declares(empty_ur
 
     async with _opened(empty_url) as (database, _):
         with pytest.raises(SchemaError, match="missing: run `flowless migrate`"):
-            await require_current(database)
+            await require_served(database)
         assert await migrate(database) == newest_version()
         async with database.read() as connection:
             assert await connection.run_sync(differences) == []
-        await require_current(database)
+        await require_served(database)
 
 
 async def test_replicas_that_start_together_migrate_once(empty_url: str) -> None:
@@ -92,7 +92,7 @@ async def test_a_schema_that_is_too_new_is_refused_and_left_alone(url: str) -> N
     async with _opened(url) as (database, _):
         async with database.schema_connection() as connection:
             await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        for attempt in (require_current(database), migrate(database)):
+        for attempt in (require_served(database), migrate(database)):
             with pytest.raises(SchemaError, match="newer than this Flowless"):
                 await attempt
         assert await current_version(database) == "9999"

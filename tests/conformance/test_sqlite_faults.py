@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowless.adapters.sql.database import Database
-from flowless.adapters.sql.migrate import SchemaError, migrate, require_current
+from flowless.adapters.sql.migrate import SchemaError, migrate, require_served
 from flowless.domain.bridges import BridgeSecret
 from flowless.domain.sessions import SessionActivity
 from flowless.domain.users import Profile, User, UserStatus
@@ -239,7 +239,7 @@ async def test_a_database_that_cannot_be_used_is_neither_checked_nor_migrated(
 ) -> None:
     damage(file)
     database = Database.open(sqlite_url(file), busy_timeout_seconds=BUSY_SECONDS)
-    for call in (require_current(database), migrate(database)):
+    for call in (require_served(database), migrate(database)):
         assert (await _refusal_of(call)).reason is Reason.STORAGE_UNAVAILABLE
     await database.close()
 
@@ -247,7 +247,7 @@ async def test_a_database_that_cannot_be_used_is_neither_checked_nor_migrated(
 async def test_a_missing_file_is_a_missing_schema(tmp_path: Path) -> None:
     database = Database.open(sqlite_url(tmp_path / "missing.db"))
     with pytest.raises(SchemaError):
-        await require_current(database)
+        await require_served(database)
     await database.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -16,9 +17,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.certificates import self_signed
+from tests.support.kubelet import grpc_probe
 from tests.support.scripted_flowless import ScriptedFlowless
 from tests.support.sidecar import CONTEXT, new_id, new_secret
-from tools.processes import free_port
+from tools.processes import ROOT, free_port
 from trustlayer.v1 import validator_pb2, validator_pb2_grpc
 
 Finished = tuple[int, str, str]
@@ -163,8 +165,9 @@ async def test_a_check_for_a_granted_route_says_that_its_answer_is_beyond_the_le
         assert (await served.command(*check))[0] == OK
         await served.flowless.stop()
         async with asyncio.timeout(30):
-            while (await served.command("healthcheck"))[0] == OK:
+            while json.loads((await served.command("status", "--json"))[1])["leaseHeld"]:
                 pass
+        assert (await served.command("healthcheck"))[0] == OK, "to fail closed is an answer"
         assert (await served.command(*check))[0] == UNAVAILABLE
         code, out, _ = await served.command(*check, "--route", "catalogue")
         assert code == OK
@@ -288,7 +291,7 @@ async def test_without_flowless_a_sidecar_lives_but_is_not_healthy(run_dir: Path
     async with _served(run_dir, start_flowless=False) as served:
         assert (await served.command("healthcheck", "--liveness"))[0] == OK
         code, out, _ = await served.command("healthcheck", "--json")
-        assert (code, json.loads(out)) == (DENIED, {"healthy": False, "leaseHeld": False})
+        assert (code, json.loads(out)["healthy"]) == (DENIED, False)
         code, _, err = await served.command("check", "-", stdin=new_id())
         assert code == UNAVAILABLE
         assert "UPSTREAM_UNAVAILABLE" in err
@@ -323,6 +326,119 @@ async def test_health_is_serving_once_a_lease_was_held(run_dir: Path) -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_probes_on_a_port_of_their_own_tell_life_from_readiness(run_dir: Path) -> None:
+    health = f"127.0.0.1:{free_port()}"
+    async with _served(run_dir, start_flowless=False, HEALTH_LISTEN=health, LAME_DUCK_SECONDS="60") as served:
+
+        async def says(service: str, *, healthy: bool) -> None:
+            async with asyncio.timeout(30):
+                while await asyncio.to_thread(grpc_probe, health, service) is not healthy:
+                    await asyncio.sleep(0.05)
+
+        await says("liveness", healthy=True)
+        await says("readiness", healthy=False)
+        await served.flowless.start()
+        await says("readiness", healthy=True)
+        await served.flowless.stop()
+        async with asyncio.timeout(30):
+            while json.loads((await served.command("status", "--json"))[1])["leaseHeld"]:
+                pass
+        assert await asyncio.to_thread(grpc_probe, health, ""), "to fail closed is an answer"
+        served.process.send_signal(signal.SIGHUP)
+        await says("readiness", healthy=False)
+        await says("liveness", healthy=True)
+        code, _, err = await served.command("healthcheck")
+        assert (code, err) == (DENIED, "not healthy: no lease was held yet, or it drains\n")
+        # As long as it is a lame duck, apps find it on the socket.
+        assert (await served.command("healthcheck", "--liveness"))[0] == OK
+        assert (await served.command("check", "-", stdin="rubbish"))[0] == DENIED
+        assert (await served.end())[0] == 128 + signal.SIGTERM, "a second signal ends it at once"
+
+
+async def test_a_port_for_probes_that_is_taken_ends_the_start(run_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        code, out, err = await _run(
+            "serve", SECRET=new_secret(), SOCKET_PATH=str(run_dir / "s" / "b.sock"), HEALTH_LISTEN=taken
+        )
+    assert (code, out) == (CONFIG, "")
+    assert f"health_listen: cannot listen on {taken}" in err
+    assert not (run_dir / "s" / "b.sock").exists()
+
+
+async def test_a_sidecar_may_be_ready_before_its_first_lease_if_the_operator_says_so(run_dir: Path) -> None:
+    async with _served(run_dir, start_flowless=False, READY_WITHOUT_LEASE="true") as served:
+        await served.healthy()
+        assert not json.loads((await served.command("status", "--json"))[1])["leaseHeld"]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_sidecar_whose_socket_is_taken_from_it_ends_to_be_started_anew(run_dir: Path, how: str) -> None:
+    async with _served(run_dir) as served:
+        await served.healthy()
+        served.socket.unlink()
+        if how == "replaced":
+            served.socket.touch()
+        assert (await served.command("healthcheck", "--liveness"))[0] == DENIED
+        async with asyncio.timeout(30):
+            await served.process.wait()
+        code, _, err = await served.end()
+        assert code == DENIED
+        assert "was removed or replaced" in err
+        assert served.socket.exists() == (how == "replaced"), "what others put there is not ours to remove"
+
+
+async def test_a_healthcheck_does_not_wait_longer_than_it_may(run_dir: Path) -> None:
+    path = run_dir / "deaf.sock"
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        code, _, err = await _run("healthcheck", "--liveness", "--socket", str(path), "--timeout", "0.2")
+        assert (code, err) == (DENIED, "not healthy: no answer in time\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"",
+        b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+        b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(8),
+        b"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08",
+        b"\x00\x00\x01\x01\x05\x00\x00\x00\x01\x88",
+        b"\x00\x00\x07\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x02\x08\x02",
+    ],
+    ids=["http/1.1", "nothing", "settings only", "go away", "reset", "trailers only", "not serving"],
+)
+async def test_what_does_not_say_serving_is_not_healthy(run_dir: Path, answer: bytes) -> None:
+    path = run_dir / "odd.sock"
+
+    async def answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(answers, path):
+        code, out, _ = await _run("healthcheck", "--socket", str(path), "--json")
+    assert (code, json.loads(out)["healthy"]) == (DENIED, False)
+
+
+async def test_the_exec_probe_loads_neither_grpc_nor_the_settings(run_dir: Path) -> None:
+    async with _served(run_dir) as served:
+        await served.healthy()
+        code = (
+            "import sys; sys.argv[1:] = ['healthcheck', '--socket', sys.argv[1]]\n"
+            "from bridge_sidecar.__main__ import main\n"
+            "assert main() == 0\n"
+            "print([name for name in ('grpc', 'google.protobuf', 'bridge_sidecar.config') if name in sys.modules])"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(served.socket), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(30):
+            out, _ = await process.communicate()
+        assert out.decode().splitlines() == ["healthy: it answers", "[]"]
+
+
 async def test_a_call_in_flight_at_sigterm_is_finished(run_dir: Path) -> None:
     async with _served(run_dir, DRAIN_SECONDS="20", UPSTREAM_TIMEOUT_SECONDS="2") as served:
         await served.healthy()
@@ -340,7 +456,8 @@ async def test_a_call_in_flight_at_sigterm_is_finished(run_dir: Path) -> None:
             served.process.send_signal(signal.SIGTERM)
             served.flowless.validate_gate.set()
             assert (await ask).HasField("session")
-        assert (await served.end())[0] == OK
+        async with asyncio.timeout(30):
+            assert await served.process.wait() == OK
 
 
 @pytest.mark.parametrize(
