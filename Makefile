@@ -125,6 +125,24 @@ faults-by-kind: $(INSTALLED) ## a thousand revocations under each kind of fault,
 faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, and the table in docs/guarantee.md
 	@$(PY) -m tests.faults.delay --write
 
+## ---- images ----
+
+.PHONY: image-root
+image-root: $(INSTALLED) ## do what the Dockerfiles say in clean roots, without a container engine, and print sizes (as root; needs mmdebstrap)
+	@$(PY) -m tools.image_root
+
+.PHONY: image-lint
+image-lint: $(INSTALLED) ## check the Dockerfiles (hadolint)
+	.venv/bin/hadolint deploy/images/*.Dockerfile
+
+.PHONY: image-check
+image-check: image-lint image-root ## the same, then run what they hold as a cluster would, read-only and unprivileged
+	TRUSTLAYER_IMAGES=1 $(PY) -m pytest tests/images
+
+.PHONY: sbom
+sbom: image-root ## list what is in the images: build/images/NAME/sbom.cdx.json (CycloneDX)
+	@$(PY) -m tools.sbom
+
 ## ---- measure ----
 
 .PHONY: bench
