@@ -112,9 +112,16 @@ class SidecarConfig(gate_config.GateSettings):
 
     metrics_listen: str = ""
     """`host:port` of the Prometheus metrics, over plain HTTP; empty: none. Needs the extra `sidecar-metrics`."""
+    traces_endpoint: str = ""
+    """`http://host:port` or `https://host:port` of a collector (OTLP over gRPC); empty: none. Needs the extra
+    `tracing`."""
+    traces_sample_ratio: float = 0.01
+    """Share of the requests to record of those whose caller has not decided."""
     drain_seconds: float = 5.0
+    core_dumps: bool = False
     log_level: str = "info"
     log_format: str = "auto"
+    log_requests: str = "off"
 
     @property
     def max_staleness_ns(self) -> int:
@@ -164,6 +171,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "max_relayed_calls": (1, 100_000),
     "relay_default_timeout_seconds": (0.1, 600),
     "drain_seconds": (0, 600),
+    "traces_sample_ratio": (0, 1),
 }
 _MAX_FILE_BYTES: Final = 256 * 1024
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -172,6 +180,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     # structlog shall not load.
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "json", "console"),
+    "log_requests": ("off", "failed", "all"),
 }
 _DEFAULTS: Final = {f.name: f.default for f in fields(SidecarConfig)}
 _SETTABLE: Final = tuple(name for name in _DEFAULTS if name not in ("bridge_secret", "routes"))
@@ -340,6 +349,9 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
     problems += gate_config.problems_of(config)
     if config.metrics_listen and not _is_listen_address(config.metrics_listen):
         problems.append("metrics_listen: must be host:port or [v6]:port with a port up to 65535, or empty")
+    scheme, _, address = config.traces_endpoint.partition("://")
+    if config.traces_endpoint and not (scheme in ("http", "https") and _is_listen_address(address)):
+        problems.append("traces_endpoint: must be http://host:port or https://host:port, or empty")
     return problems
 
 
