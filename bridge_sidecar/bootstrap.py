@@ -27,6 +27,7 @@ from bridge_sidecar.upstream_channel import UpstreamChannel
 from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
+from trust_core.grpc_edge import CallObserver
 from trust_core.grpc_health import HealthPort
 from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bridge_sidecar.forward_auth import ForwardAuth
     from bridge_sidecar.gate import Gate
     from trust_core.metrics_server import MetricsServer
+    from trust_core.otel import Traces
 
 _LAST_REPORT_SECONDS = 1.0
 
@@ -79,6 +81,7 @@ class Sidecar:
         self._config = config
         self._clock = clock
         self._log: Any = logs.get_logger("bridge-sidecar")
+        self._traces = traces = _traces(config)
         try:
             secret = _secret(config, clock)
             allowed = relaying.resolve(config.relay)
@@ -88,6 +91,7 @@ class Sidecar:
                 secret=secret,
                 # An answer is accepted until the upstream timeout is over: with this age on top it is at the bound.
                 tolerated_age_ns=config.max_staleness_ns - round(config.upstream_timeout_seconds * NS_PER_SECOND),
+                tracer=traces,
             )
         except (SecretError, relaying.UnknownMethodError, TlsFilesError) as error:
             raise ConfigError(str(error)) from None
@@ -166,6 +170,7 @@ class Sidecar:
                 mismatches=self.mismatches,
                 routes_required=config.routes_required,
                 max_staleness_ns=config.max_staleness_ns,
+                tracer=traces,
             ),
             relay=relaying.Relay(
                 target=self.upstream,
@@ -175,6 +180,7 @@ class Sidecar:
                 default_timeout_seconds=config.relay_default_timeout_seconds,
             ),
             ext_authz=self._ext_authz(),
+            observers=self._observers(),
         )
 
     def _health_port(self) -> HealthPort | None:
@@ -198,6 +204,16 @@ class Sidecar:
         await self._health.start()
         self._log.info("health", address=address)
 
+    def _observers(self) -> list[CallObserver]:
+        """List who is told of every call on the socket; nobody by default."""
+        observers: list[CallObserver] = [] if self._traces is None else [self._traces]
+        if self._config.log_requests != "off":
+            from trust_core.request_log import RequestLog  # noqa: PLC0415 - seldom used
+
+            only_failed = self._config.log_requests == "failed"
+            observers.append(RequestLog(program="bridge-sidecar", only_failed=only_failed, clock=self._clock))
+        return observers
+
     def _gate(self) -> "Gate | None":
         """Build the gate if anybody may ask it."""
         config = self._config
@@ -213,6 +229,7 @@ class Sidecar:
             reader=config.request_reader,
             client_ip=config.client_ip,
             identity=config.identity_headers,
+            tracer=self._traces,
         )
 
     def _ext_authz(self) -> "grpc.GenericRpcHandler | None":
@@ -232,6 +249,7 @@ class Sidecar:
             listen=self._config.forward_auth_listen,
             request_headers=FORWARD_AUTH_REQUEST_HEADERS[self._config.forward_auth_request_headers],
             gate=self.gate,
+            tracer=self._traces,
         )
         try:
             await forward_auth.start()
@@ -319,10 +337,27 @@ class Sidecar:
             async with asyncio.timeout(_LAST_REPORT_SECONDS):
                 await self.activity.flush()
         await self.upstream.close()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         if self.metrics is not None:
             await asyncio.to_thread(self.metrics.stop)
         if self._health is not None:
             await self._health.stop()
+
+
+def _traces(config: SidecarConfig) -> "Traces | None":
+    if not config.traces_endpoint:
+        return None
+    try:
+        from trust_core.otel import Traces  # noqa: PLC0415 - costs memory
+    except ImportError:
+        raise ConfigError("traces_endpoint: needs the OpenTelemetry SDK; install the extra tracing") from None
+    return Traces(
+        program="bridge-sidecar",
+        instance=config.instance,
+        endpoint=config.traces_endpoint,
+        sample_ratio=config.traces_sample_ratio,
+    )
 
 
 def _tls_files(config: SidecarConfig) -> TlsFiles | None:

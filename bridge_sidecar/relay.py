@@ -36,7 +36,7 @@ class UnknownMethodError(Exception):
 class RelayTarget(Protocol):
     """Where calls go."""
 
-    async def relay(self, method: str, request: bytes, *, timeout_seconds: float, request_id: str) -> RelayedResponse:
+    async def relay(self, method: str, request: bytes, *, timeout_seconds: float) -> RelayedResponse:
         """Pass a call through; raises `grpc.aio.AioRpcError`."""
         ...
 
@@ -140,7 +140,6 @@ class Relay(grpc.GenericRpcHandler):
                 path,
                 request,
                 timeout_seconds=self._default_timeout_seconds if remaining is None else remaining,
-                request_id=grpc_edge.request_id_of(context),
             )
         except grpc.aio.AioRpcError as error:
             revision = revision_in(error.trailing_metadata())
@@ -171,7 +170,8 @@ class Relay(grpc.GenericRpcHandler):
             for key, value in error.trailing_metadata() or ()
             if key in (grpc_edge.STATUS_DETAILS_KEY, grpc_edge.REVISION_KEY)
         )
-        await context.abort(error.code(), error.details() or "", passed)
+        known_as = (grpc_edge.REQUEST_ID_KEY, grpc_edge.request_id_of(context))
+        await context.abort(error.code(), error.details() or "", (*passed, known_as))
 
 
 def _not_ours(code: grpc.StatusCode) -> TrustError:

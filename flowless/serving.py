@@ -1,10 +1,12 @@
 """The running server: the services that `bootstrap` puts together, behind the listeners, until it is told to stop."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flowless.adapters.metrics import (
     SourcesCollector,
@@ -20,6 +22,7 @@ from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.bootstrap import Flowless, open_flowless
 from flowless.config import Settings
 from flowless.grpc.admin import AdminServicer
+from flowless.grpc.authorization import calling_bridge
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.pubflow import PubflowServicer
@@ -34,11 +37,16 @@ from flowless.services.outbox import MailSender
 from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.errors import Reason, TrustError
+from trust_core.grpc_edge import CallObserver
 from trust_core.grpc_health import HealthPort
 from trust_core.metrics_server import MetricsServer
+from trust_core.request_log import RequestLog
 from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
+
+if TYPE_CHECKING:
+    from trust_core.otel import Traces
 
 _READ_MARGIN_SECONDS: Final = 1.0
 
@@ -51,14 +59,18 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
     log = logs.get_logger("flowless")
-    async with open_flowless(settings, serving=True) as flowless, _sending(flowless.mail) as stop_sending:
+    async with (
+        _tracing(settings) as traces,
+        open_flowless(settings, serving=True, tracer=traces) as flowless,
+        _sending(flowless.mail) as stop_sending,
+    ):
         tail = flowless.tail
         _listen_to_log(flowless)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
         await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
-        server = _server(settings, flowless, share_port=worker_index is not None)
+        server = _server(settings, flowless, traces, share_port=worker_index is not None)
         metrics = _metrics_server(settings, flowless, worker_index or 1)
         tls = _tls(settings)
         address = _bind(server, settings, tls)
@@ -134,6 +146,43 @@ def _probes(settings: Settings, flowless: Flowless) -> tuple[Probes, HealthPort 
 
 
 @asynccontextmanager
+async def _tracing(settings: Settings) -> "AsyncIterator[Traces | None]":
+    """Make traces meanwhile if they are asked for; what is left is sent at the end. Raises OSError."""
+    if not settings.traces_endpoint:
+        yield None
+        return
+    try:
+        from trust_core.otel import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise OSError("traces_endpoint: needs the OpenTelemetry SDK; install the extra tracing") from None
+    traces = Traces(
+        program="flowless",
+        instance=f"{socket.gethostname()[:100]}-{os.getpid()}",
+        endpoint=settings.traces_endpoint,
+        sample_ratio=settings.traces_sample_ratio,
+    )
+    try:
+        yield traces
+    finally:
+        await asyncio.to_thread(traces.close)
+
+
+def _observers(settings: Settings, flowless: Flowless, traces: "Traces | None") -> list[CallObserver]:
+    """List who is told of every call; nobody by default."""
+    observers: list[CallObserver] = [] if traces is None else [traces]
+    if settings.log_requests != "off":
+        observers.append(
+            RequestLog(
+                program="flowless",
+                only_failed=settings.log_requests == "failed",
+                clock=flowless.clock,
+                bridge=calling_bridge,
+            )
+        )
+    return observers
+
+
+@asynccontextmanager
 async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None]]:
     """Send mail meanwhile; give what stops it. A mail on its way is brought to its end, which takes bounded time."""
     if sender is None:
@@ -147,7 +196,7 @@ async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None
         await task
 
 
-def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
+def _server(settings: Settings, flowless: Flowless, traces: "Traces | None", *, share_port: bool) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
         refusals=flowless.refusals,
@@ -171,6 +220,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             barriers=flowless.barriers,
             longest_staleness=timedelta(seconds=settings.watch_staleness_max_seconds),
             clock=flowless.clock,
+            tracer=traces,
         ),
         admin=AdminServicer(
             bridges=flowless.bridges,
@@ -190,6 +240,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
         ),
         serve_reflection=settings.reflection,
         share_port=share_port,
+        observers=_observers(settings, flowless, traces),
     )
 
 

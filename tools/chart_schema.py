@@ -47,7 +47,7 @@ def one_of(*texts: str) -> Schema:
     return {"enum": list(texts)}
 
 
-def obj(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+def obj(required: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
     """Say that it is an object with these properties and no others."""
     found: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
     return {**found, "required": list(required)} if required else found

@@ -13,7 +13,7 @@ from flowless.adapters.sql.migrate import SchemaError
 from flowless.bootstrap import Flowless, open_flowless
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.audit import OPERATOR, Actor
-from trust_core import logs
+from trust_core import core_dumps, logs
 from trust_core.errors import Code, TrustError
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ def settings_from(config: Path | None, *, worker: int | None = None, **overrides
         settings.check_files()  # readable now: whoever needs them later finds them so
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
+    if not settings.core_dumps:
+        core_dumps.forbid()
     logs.configure(level=settings.log_level, style=settings.log_format, worker=worker)
     return settings
 

@@ -29,7 +29,7 @@ def program(name: str) -> Path:
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run helm."""
-    command = [program("helm"), *map(str, arguments)]
+    command = [str(program("helm")), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -44,7 +44,7 @@ def rendered(chart: Path, values: Path, version: str = VERSIONS[-1]) -> tuple[Ma
 @cache
 def built(directory: Path) -> tuple[Manifest, ...]:
     """What `kustomize build` gives."""
-    command = [program("kustomize"), "build", str(directory)]
+    command = [str(program("kustomize")), "build", str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     return documents(done.stdout)

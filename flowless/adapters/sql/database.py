@@ -23,6 +23,7 @@ from flowless.adapters.sql import schema
 from flowless.adapters.sql.engines import Engines
 from flowless.adapters.sql.postgres import NoWakeups, PostgresWakeups, open_postgres
 from flowless.adapters.sql.sqlite import open_sqlite
+from flowless.adapters.sql.statements import StatementWatch, comment_with_request_id
 from flowless.domain.audit import AuditEvent, chained_hash
 from flowless.domain.revocations import Subject
 from trust_core.errors import Reason, TrustError
@@ -90,12 +91,18 @@ class Database:
             engines = open_sqlite(parsed, timeout_seconds=busy_timeout_seconds, max_pages=max_pages)
         else:
             engines = open_postgres(parsed, timeout_seconds=busy_timeout_seconds, pool_size=pool_size)
+            comment_with_request_id(engines.writer)
         return cls(url=parsed, engines=engines, timeout_seconds=busy_timeout_seconds)
 
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         return self.reader.dialect.name
+
+    def watch_statements(self, watch: StatementWatch) -> None:
+        """Let every statement from now on be timed."""
+        for engine in (self._writer, self.tail_reader, self.reader):
+            watch.listen(engine)
 
     def when_log_written(self, listener: Callable[[], None]) -> None:
         """Call the listener in the event loop after each commit that wrote the revocation log."""
