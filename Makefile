@@ -84,6 +84,19 @@ proto-check: $(INSTALLED) ## lint proto/, compare it with the last release and w
 	$(PY) tools/generate.py --check
 	$(PY) tools/envoy_descriptor.py --check
 
+# Once, and again when their versions change.
+.venv/.deploy-tools: tools/deploy/go.mod tools/deploy/go.sum tools/deploy/build.sh $(INSTALLED)
+	@sh tools/deploy/build.sh .venv/bin
+	@touch $@
+
+.PHONY: deploy-tools
+deploy-tools: .venv/.deploy-tools ## build helm and kustomize into .venv (needs Go)
+
+.PHONY: deploy-check
+deploy-check: .venv/.deploy-tools ## render deploy/ with helm and kustomize; hold it against schemas and policy
+	$(PY) -m tools.chart_schema --check
+	TRUSTLAYER_DEPLOY_CHECK=1 $(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile tests/deploy
+
 .PHONY: lock-check
 lock-check: $(INSTALLED) ## check that requirements/ follows from pyproject.toml (asks the package index)
 	$(PY) tools/lock.py --check
@@ -95,6 +108,10 @@ proto: $(INSTALLED) ## regenerate the Python code of proto/, and what Envoy load
 	.venv/bin/buf format --write
 	$(PY) tools/generate.py
 	$(PY) tools/envoy_descriptor.py
+
+.PHONY: deploy-schema
+deploy-schema: $(INSTALLED) ## write the charts' values.schema.json, which knows Flowless' settings
+	$(PY) -m tools.chart_schema
 
 .PHONY: proto-release
 proto-release: $(INSTALLED) ## record proto/ as released: later changes must stay compatible with it
@@ -124,6 +141,24 @@ faults-by-kind: $(INSTALLED) ## a thousand revocations under each kind of fault,
 .PHONY: faults-delay
 faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, and the table in docs/guarantee.md
 	@$(PY) -m tests.faults.delay --write
+
+## ---- images ----
+
+.PHONY: image-root
+image-root: $(INSTALLED) ## do what the Dockerfiles say in clean roots, without a container engine, and print sizes (as root; needs mmdebstrap)
+	@$(PY) -m tools.image_root
+
+.PHONY: image-lint
+image-lint: $(INSTALLED) ## check the Dockerfiles (hadolint)
+	.venv/bin/hadolint deploy/images/*.Dockerfile
+
+.PHONY: image-check
+image-check: image-lint image-root ## the same, then run what they hold as a cluster would, read-only and unprivileged
+	TRUSTLAYER_IMAGES=1 $(PY) -m pytest tests/images
+
+.PHONY: sbom
+sbom: image-root ## list what is in the images: build/images/NAME/sbom.cdx.json (CycloneDX)
+	@$(PY) -m tools.sbom
 
 ## ---- measure ----
 

@@ -19,6 +19,7 @@ from bridge_sidecar.prewarm import Prewarm
 from bridge_sidecar.revocation_watch import RevocationWatch, WatchSettings
 from bridge_sidecar.routes import Routes
 from bridge_sidecar.routes_reload import RoutesReload
+from bridge_sidecar.sent_figures import SentFigures
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.unix_server import UnixServer, ValidatorHandlers
 from bridge_sidecar.upstream import OPTIONS, Upstream
@@ -146,6 +147,7 @@ class Sidecar:
                 ping_interval_ns=config.ping_interval_ns,
                 trusted_ns=config.max_staleness_ns + self.routes.table.longest_beyond_lease_ns,
             ),
+            told=SentFigures(counters=self.validator.counters, cache=self.cache, lease=self.lease, clock=clock),
         )
         self.metrics: MetricsServer | None = None
         self._vital: list[asyncio.Task[None]] = []

@@ -21,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.session_cache import Revocation, SessionCache
 from bridge_sidecar.upstream import WatchCall
-from bridge_sidecar.watch_protocol import ProtocolViolationError, WatchFigures, WatchProtocol, WatchTiming
+from bridge_sidecar.watch_protocol import Ping, ProtocolViolationError, WatchFigures, WatchProtocol, WatchTiming
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
@@ -54,6 +54,14 @@ class WatchSource(Protocol):
         ...
 
 
+class FiguresSource(Protocol):
+    """What is told of what this sidecar has counted."""
+
+    def message(self) -> bridge_pb2.SidecarFigures:
+        """Make the message, as of now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """Capped exponential backoff with jitter between half and the whole of each step."""
@@ -80,6 +88,9 @@ class WatchSettings:
     backoff: Backoff = Backoff()
 
 
+_FIGURES_INTERVAL_NS: Final = 2 * NS_PER_SECOND
+"""Replicas report what they were told every few seconds: more often would be for nobody."""
+_NEVER: Final = -(2**63)
 _WRITE_DONE: Final = (asyncio.InvalidStateError, grpc.aio.UsageError)
 
 
@@ -107,6 +118,7 @@ class RevocationWatch:
         clock: Clock,
         random: Callable[[], float],
         settings: WatchSettings,
+        told: FiguresSource,
     ) -> None:
         self._source = source
         self._cache = cache
@@ -114,6 +126,8 @@ class RevocationWatch:
         self._clock = clock
         self._random = random
         self._settings = settings
+        self._told = told
+        self._told_at_ns = _NEVER
         self._timing = WatchTiming(
             ping_interval_ns=settings.ping_interval_ns, max_silence_ns=settings.max_staleness_ns
         )
@@ -168,6 +182,7 @@ class RevocationWatch:
         comes first. The pending read is never cancelled by the waiting, only with the whole call.
         """
         call = self._source.watch()
+        self._told_at_ns = _NEVER  # whom this stream leads to knows nothing of this sidecar
         reading: asyncio.Task[Any] | None = None
         try:
             await self._write(call, bridge_pb2.WatchRevocationsRequest(start=self._start()))
@@ -185,7 +200,7 @@ class RevocationWatch:
                     await self._write(call, bridge_pb2.WatchRevocationsRequest(applied=confirmation))
                 ping = protocol.ping_due(now_ns)
                 if ping is not None:
-                    message = bridge_pb2.WatchPing(nonce=ping.nonce, applied_revision=ping.applied_revision)
+                    message = self._ping(ping, now_ns)
                     await self._write(call, bridge_pb2.WatchRevocationsRequest(ping=message))
                 wait_ns = protocol.wait_ns(self._clock.elapsed_ns())
                 await asyncio.wait((reading,), timeout=wait_ns / NS_PER_SECOND)
@@ -197,6 +212,14 @@ class RevocationWatch:
             if reading is not None:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+
+    def _ping(self, ping: Ping, now_ns: int) -> bridge_pb2.WatchPing:
+        """Take the figures along with each ping of a stream until the lease is held, and then with some."""
+        message = bridge_pb2.WatchPing(nonce=ping.nonce, applied_revision=ping.applied_revision)
+        if now_ns >= self._told_at_ns + _FIGURES_INTERVAL_NS:
+            message.figures.CopyFrom(self._told.message())
+            self._told_at_ns = now_ns if message.figures.lease_held else _NEVER
+        return message
 
     def _start(self) -> bridge_pb2.WatchStart:
         seconds, nanos = divmod(self._settings.trusted_ns, NS_PER_SECOND)

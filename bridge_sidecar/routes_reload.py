@@ -17,6 +17,8 @@ from trust_core.clock import NS_PER_SECOND
 
 _LOOK_EVERY_SECONDS: Final = 1.0
 
+_NOT_READ: Final = (-1, -1, -1, -1)
+
 _OF_THE_TABLE: Final = ("routes", "default_mode", "ip_prefix_v4", "ip_prefix_v6")
 
 
@@ -34,7 +36,9 @@ class RoutesReload:
         # What Flowless was told: a revoke that waits for all sidecars waits as long as this.
         self._longest_beyond_lease_ns = routes.table.longest_beyond_lease_ns
         self._log: Any = logs.get_logger("bridge-sidecar")
-        self._seen = self._noticed = self._fingerprint()
+        # The file may have changed since `running` was read from it, so it is read once more in any case.
+        self._seen: small_file.Fingerprint | None = _NOT_READ
+        self._noticed = self._fingerprint()
 
     async def run(self) -> None:
         """Look once a second, for ever."""
@@ -64,7 +68,8 @@ class RoutesReload:
         else:
             if self._fingerprint() != found:
                 return
-            self._take_over(config, table)
+            if self._seen is not _NOT_READ or config != self._running:
+                self._take_over(config, table)
         self._seen = found
 
     def _read(self) -> tuple[SidecarConfig, RouteTable]:

@@ -6,6 +6,7 @@ the concatenation of two messages as their merge. So a hit costs the same howeve
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import grpc
@@ -127,7 +128,10 @@ class ValidatorHandlers:
     async def validate(self, request: validator_pb2.ValidateRequest, _context: grpc_edge.Context) -> bytes:
         """See ValidatorService.Validate."""
         question = self._question(request)
-        return _NOT_COVERED if question is None else serialize(await self._answerer.validate(question))
+        if question is None:
+            self._answerer.counters.denied(DenialReason.ROUTE_NOT_COVERED)
+            return _NOT_COVERED
+        return serialize(await self._answerer.validate(question))
 
     def _question(self, request: validator_pb2.ValidateRequest) -> Question | None:
         """Read a request; `None` when no rule covers it."""
@@ -281,11 +285,13 @@ class UnixServer:
         validator: ValidatorHandlers,
         relay: grpc.GenericRpcHandler,
         ext_authz: grpc.GenericRpcHandler | None = None,
+        observers: Sequence[grpc_edge.CallObserver] = (),
     ) -> None:
+        """`observers` are told of every call of the socket that has a handler."""
         self._socket = UnixSocket(path=socket_path)
         self._health = Health(services=(SERVICE, READINESS))
         self._server = grpc.aio.server(
-            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar"),),
+            interceptors=(grpc_edge.ErrorBoundary(program="bridge-sidecar", observers=observers),),
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=_OPTIONS,
         )

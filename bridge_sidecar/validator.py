@@ -26,7 +26,7 @@ up; it is cancelled when the last one has gone.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -136,9 +136,13 @@ class MissLimits:
     upstream_timeout_seconds: float
 
 
+def _no_denials() -> dict[int, int]:
+    return {0: 0, **{int(reason): 0 for reason in DenialReason}}
+
+
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """Since start; `GetStatus` shows them."""
+    """Since start; `GetStatus` shows them. `denials` by the number of the reason, unknown numbers under 0."""
 
     hits: int = 0
     misses: int = 0
@@ -147,6 +151,11 @@ class Counters:
     upstream_calls: int = 0
     prewarmed: int = 0
     beyond_lease: int = 0
+    denials: dict[int, int] = field(default_factory=_no_denials)
+
+    def denied(self, reason: int) -> None:
+        """Count a denial. A newer Flowless may know more reasons; the keys stay those that are known here."""
+        self.denials[reason if reason in self.denials else 0] += 1
 
 
 class _Flight:
@@ -225,6 +234,8 @@ class Validator:
         of it, or could not be.
         """
         verdict = await self._answer(question)
+        if verdict.denial:
+            self.counters.denied(verdict.denial)
         if verdict.denial in MISMATCHES and question.rule.on_mismatch is OnMismatch.REVOKE:
             log_id = self._cache.log_id
             revision = await self._mismatches.report(

@@ -335,7 +335,7 @@ def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
     if settings.redis_url is None:
         return NoSessionTier()
     return RedisSessionTier(
-        client=connect(settings.redis_url, max_connections=MAX_CONNECTIONS),
+        client=connect(settings.redis_url, password=settings.redis_password(), max_connections=MAX_CONNECTIONS),
         sealer=PayloadSealer(keys=settings.redis_keys()),
         timeout_seconds=settings.redis_timeout_seconds,
         clock=clock,
@@ -346,5 +346,5 @@ def _attempt_counters(settings: Settings, clock: Clock, *, serving: bool) -> Att
     local = LocalCounters(clock=clock)
     if settings.redis_url is None or not serving:
         return local
-    client = connect(settings.redis_url, max_connections=MAX_CONNECTIONS)
+    client = connect(settings.redis_url, password=settings.redis_password(), max_connections=MAX_CONNECTIONS)
     return SharedCounters(client=client, local=local, clock=clock)

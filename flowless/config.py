@@ -47,6 +47,7 @@ class Settings(BaseSettings):
         repr=False,  # may hold a password
         description="redis://, rediss://, unix:///path, redis+sentinel://h:p,h:p/service, redis+cluster://h:p,h:p",
     )
+    redis_password_file: Path | None = Field(None, description="holds Redis' password, instead of the URL")
     redis_key_file: Path | None = Field(None, description="keys that seal what Redis holds; needed with redis_url")
     redis_timeout_seconds: float = Field(0.005, gt=0, le=0.1, description="how long a call waits for Redis")
     redis_ttl_seconds: int = Field(3_600, ge=1, le=86_400, description="entries of Redis live at most this long")
@@ -291,6 +292,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "redis_url needs redis_key_file, a file that all replicas share: openssl rand -base64 32 > FILE"
             )
+        if self.redis_password_file is not None and (self.redis_url is None or urlsplit(self.redis_url).password):
+            raise ValueError("redis_password_file needs redis_url, and one without a password")
         self._consistent_mail()
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
@@ -419,6 +422,10 @@ class Settings(BaseSettings):
         """Read the password file. Raises ConfigError."""
         return _password("database_password_file", self.database_password_file)
 
+    def redis_password(self) -> str | None:
+        """Read the password file. Raises ConfigError."""
+        return _password("redis_password_file", self.redis_password_file)
+
     def smtp_password(self) -> str | None:
         """Read the password file. Raises ConfigError."""
         return _password("smtp_password_file", self.smtp_password_file)
@@ -442,6 +449,7 @@ class Settings(BaseSettings):
     def check_files(self) -> None:
         """Read every file that settings name and that is read later. Raises ConfigError."""
         self.database_password()
+        self.redis_password()
         self.redis_keys()
         self.signing_wrapping_keys()
         self.pepper()

@@ -1,5 +1,6 @@
 """Fixtures for every test, and a temporary directory that goes with the run."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ import hypothesis
 import pytest
 
 from tests.support import databases
+from tests.support.preloaded import PreloadedLauncher
 from tests.support.report_log import log_into_report
-from tools.processes import temporary_directory
+from tools.processes import CommandLineLauncher, ManagedProcess, temporary_directory
 
 # How long an example takes depends on what else the machine does; `timeout` bounds a whole test.
 hypothesis.settings.register_profile("repository", deadline=None)
 hypothesis.settings.load_profile("repository")
 
+_PRELOADED = PreloadedLauncher(fallback=CommandLineLauncher())
 _BASE = pytest.StashKey[Path]()
 
 
@@ -23,6 +26,9 @@ _BASE = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Set up logging; keep `tmp_path` below a directory of this run alone, so that nothing stays behind."""
     log_into_report()
+    # Coverage measures a process from its start; forks of one that it does not measure would not be seen.
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ and not config.pluginmanager.hasplugin("_cov"):
+        ManagedProcess.launcher = _PRELOADED
     if not hasattr(config, "workerinput") and config.option.basetemp is None:
         config.stash[_BASE] = Path(tempfile.mkdtemp(prefix="tl-tests-"))
         config.option.basetemp = config.stash[_BASE] / "t"
@@ -30,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     databases.stop()
+    _PRELOADED.stop()
     if base := config.stash.get(_BASE, None):
         shutil.rmtree(base, ignore_errors=True)
 

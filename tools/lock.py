@@ -16,13 +16,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = {
-    "dev": ("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "server", "--group", "dev"),
+    "dev": (
+        *("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "server", "--extra", "tracing"),
+        *("--group", "dev"),
+    ),
     "client": (),
     "sidecar": ("--extra", "sidecar"),
     "sidecar-metrics": ("--extra", "sidecar", "--extra", "sidecar-metrics"),
+    "sidecar-tracing": ("--extra", "sidecar", "--extra", "tracing"),
     "server": ("--extra", "server"),
+    "server-tracing": ("--extra", "server", "--extra", "tracing"),
+    "build": ("--group", "build"),
 }
 """One lock per way of installing; the others are constrained by `dev`, which comes first, so that they agree."""
+
+WITHOUT_PROJECT = {"build"}
+"""Locks of a dependency group alone."""
 
 
 def compile_locks(into: Path, *options: str) -> None:
@@ -33,7 +42,7 @@ def compile_locks(into: Path, *options: str) -> None:
             sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
             "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-strip-extras",
             "--custom-compile-command", "make lock", *options, *extras, *constraint,
-            "pyproject.toml", "--output-file", str(into / f"{name}.txt"),
+            *(() if name in WITHOUT_PROJECT else ("pyproject.toml",)), "--output-file", str(into / f"{name}.txt"),
         ]  # fmt: skip
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 

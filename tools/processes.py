@@ -27,8 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import IO, Final, Self
+from types import FrameType, MappingProxyType, TracebackType
+from typing import IO, ClassVar, Final, Protocol, Self
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 READY_SECONDS: Final = 60.0
@@ -96,11 +96,85 @@ def last_lines(log: Path, count: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """A program of ours to start: `python -m module argument…`, with exactly this environment."""
+
+    module: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    python: Sequence[str] = (sys.executable,)
+
+
+class Process(Protocol):
+    """What is needed of a process; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, once that was asked for by `poll` or `wait`."""
+        ...
+
+    def poll(self) -> int | None:
+        """Exit code if it has ended, negative for a signal."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        ...
+
+    def send_signal(self, signum: int, /) -> None:
+        """Signal it."""
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+
+class Launcher(Protocol):
+    """How programs are started."""
+
+    def launch(self, command: CommandLine, *, stdout: int, stderr: int) -> Process:
+        """Start it in `ROOT`, in a process group of its own, so that the kernel ends it with this process."""
+        ...
+
+
+class CommandLineLauncher:
+    """Starts programs as their users do."""
+
+    def launch(self, command: CommandLine, *, stdout: int, stderr: int) -> Process:
+        """See `Launcher.launch`. Start it from a thread that lives as long as it should."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())),
+                *(*command.python, "-m", command.module, *command.arguments),
+            ],
+            cwd=ROOT,
+            env=command.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            process_group=0,
+        )
+
+
 class ManagedProcess:
     """One program of ours: `python -m MODULE ARGUMENT…`, with a ready line, a log file and a certain end.
 
     Not for use by several threads at once. May be started again after it has stopped.
     """
+
+    launcher: ClassVar[Launcher] = CommandLineLauncher()
+    """How all of them are started; tests put another one here."""
 
     def __init__(
         self,
@@ -117,11 +191,14 @@ class ManagedProcess:
         self.name = name
         self.log = log
         self.address = ""
-        self._command = [*python, "-m", module]
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)} | dict(environment)
+        """All of what the next start is given."""
+        self._module = module
         self._arguments = tuple(arguments)
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)} | dict(environment)
+        self._python = python
         self._echo = echo
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+        self._stdout: IO[bytes] | None = None
         self._pump: threading.Thread | None = None
 
     @property
@@ -141,22 +218,17 @@ class ManagedProcess:
         """
         if self.is_running:
             raise RuntimeError(f"{self.name} runs already")
-        command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *self._command, *self._arguments]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if self._echo else log,
-                process_group=0,
+        with contextlib.ExitStack() as ours:
+            self._stdout, stdout = _pipe()
+            ours.enter_context(stdout)
+            said, stderr = _pipe() if self._echo else (None, self.log.open("ab"))
+            ours.enter_context(stderr)
+            self._process = self.launcher.launch(
+                self._command_line(self._arguments), stdout=stdout.fileno(), stderr=stderr.fileno()
             )
         try:
-            if self._echo:
-                self._pump = threading.Thread(
-                    target=self._copy_log, args=(self._process.stderr, self._echo), daemon=True
-                )
+            if said is not None and self._echo is not None:
+                self._pump = threading.Thread(target=self._copy_log, args=(said, self._echo), daemon=True)
                 self._pump.start()
             self.address = self._wait_until_ready(timeout)
         except BaseException:
@@ -169,24 +241,42 @@ class ManagedProcess:
 
         Raises `ProcessError` with what it said when it fails or takes too long.
         """
-        try:
-            done = subprocess.run(
-                [*self._command, *arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ProcessError(f"`{self.name} {' '.join(arguments)}` took longer than {timeout:g} s") from error
+        done = self.try_command(*arguments, timeout=timeout)
         if done.returncode != 0:
             raise ProcessError(
                 f"`{self.name} {' '.join(arguments)}` ended with {done.returncode}: {done.stderr or done.stdout}"
             )
         return done.stdout
+
+    def try_command(
+        self, *arguments: str, timeout: float = COMMAND_SECONDS, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command, whatever its exit code; `environment` adds and overrides.
+
+        Raises `ProcessError` when it takes too long.
+        """
+        command = self._command_line(arguments, environment or {})
+        # Files, not pipes: nobody has to read while the command runs.
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            process = self.launcher.launch(command, stdout=stdout.fileno(), stderr=stderr.fileno())
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                raise ProcessError(f"`{self.name} {' '.join(arguments)}` took longer than {timeout:g} s") from error
+            finally:
+                process.kill()
+                process.wait()
+            return subprocess.CompletedProcess(arguments, code, _text_of(stdout), _text_of(stderr))
+
+    def said_after_ready(self) -> bytes:
+        """Return what the program, which has ended, wrote to standard output after its ready line."""
+        assert self._stdout is not None
+        return self._stdout.read()
+
+    def _command_line(self, arguments: Sequence[str], more: Mapping[str, str] = MappingProxyType({})) -> CommandLine:
+        return CommandLine(
+            module=self._module, arguments=arguments, environment=self.environment | dict(more), python=self._python
+        )
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the program to end by itself; return its exit code, negative for a signal."""
@@ -223,9 +313,9 @@ class ManagedProcess:
         if self._pump is not None:
             self._pump.join()
             self._pump = None
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+        if self._stdout is not None:
+            self._stdout.close()
+            self._stdout = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -236,14 +326,14 @@ class ManagedProcess:
     ) -> None:
         self.stop()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Process:
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process
 
     def _wait_until_ready(self, timeout: float) -> str:
         """Read standard output up to its first newline, never longer than the timeout."""
-        stdout = self._running().stdout
+        stdout = self._stdout
         assert stdout is not None
         line = b""
         deadline = time.monotonic() + timeout
@@ -271,11 +361,22 @@ class ManagedProcess:
         return ProcessError(f"{self.name} {what}\n{last_lines(self.log)}".rstrip())
 
     def _copy_log(self, source: IO[bytes], echo: IO[str]) -> None:
-        with self.log.open("ab", buffering=0) as log:
+        with source, self.log.open("ab", buffering=0) as log:
             for line in source:
                 log.write(line)
                 echo.write(f"{self.name:<14} | {line.decode(errors='replace')}")
                 echo.flush()
+
+
+def _pipe() -> tuple[IO[bytes], IO[bytes]]:
+    """Make a pipe, which no child inherits by accident; its end to read and its end to write."""
+    read, write = os.pipe()
+    return os.fdopen(read, "rb", buffering=0), os.fdopen(write, "wb", buffering=0)
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

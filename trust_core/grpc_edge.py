@@ -6,17 +6,19 @@ gives it
 - a request id: the caller's `x-request-id` if it is harmless, else a new one; logged, and sent with every error;
 - a deserializer that cannot raise: bytes that are not the message become MALFORMED_MESSAGE, with no parser text;
 - the mapping `TrustError` -> status with ErrorInfo, BadRequest, RetryInfo and RequestInfo;
-- INTERNAL for everything else, with the request id and not a word of the exception.
+- INTERNAL for everything else, with the request id and not a word of the exception;
+- observers, if there are any, who are told of each call when it begins and how it ended.
 
 Handlers run in one event loop. The boundary's table of wrapped handlers is touched by that loop only.
 """
 
+import asyncio
 import contextvars
 import inspect
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -44,6 +46,68 @@ _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("reques
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs only
 Behavior = Callable[..., Any]
+
+
+class ObservedCall(Protocol):
+    """One call, as an observer sees it."""
+
+    def finish(self, code: str, reason: str) -> None:
+        """Note the end; told exactly once, and must not raise.
+
+        `code` is the name of a gRPC status. `reason` is that of an error of ours and else empty; it may come from a
+        Flowless that knows more reasons than this program. CANCELLED and DEADLINE_EXCEEDED are what became of calls
+        whose caller went away; so are streams that this server cuts. The end of a stream may be told in another task
+        than its beginning, with other context variables.
+        """
+        ...
+
+
+class CallObserver(Protocol):
+    """Who wants to know of calls: counts them, or times them, or traces them."""
+
+    def begin(self, method: str, context: Context) -> ObservedCall:
+        """Note a call in the task that handles it, before anything is done. Must not raise.
+
+        `method` is the full name of one that is served (`/package.Service/Method`), and empty for whatever a caller
+        may have invented.
+        """
+        ...
+
+
+_DEADLINE_MARGIN_SECONDS: Final = 0.05
+"""A caller's own timer ends a call a moment before ours would."""
+
+
+class _Observed:
+    """Tells the observers of the call that is made inside. A class, since it costs half of what a generator does."""
+
+    __slots__ = ("_calls", "_context")
+
+    def __init__(self, method: str, context: Context, observers: Sequence[CallObserver]) -> None:
+        self._context = context
+        self._calls = [observer.begin(method, context) for observer in observers]
+
+    def __enter__(self) -> None:
+        """Nothing is left to do."""
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        code, reason = ("OK", "") if error is None else _end_of(error, self._context)
+        for call in reversed(self._calls):
+            call.finish(code, reason)
+
+
+def _end_of(error: BaseException, context: Context) -> tuple[str, str]:
+    """Code and reason with which the exception ends the call for its caller."""
+    if isinstance(error, grpc.aio.AbortError):
+        # What `abort` was given. The stubs do not know that it may be asked for.
+        said: Any = context
+        return said.code().name, _reason_in(said.trailing_metadata())
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        left = context.time_remaining()
+        if left is not None and left <= _DEADLINE_MARGIN_SECONDS:
+            return grpc.StatusCode.DEADLINE_EXCEEDED.name, ""
+        return grpc.StatusCode.CANCELLED.name, ""
+    return grpc.StatusCode.UNKNOWN.name, ""
 
 
 class _Malformed:
@@ -106,21 +170,33 @@ async def abort(context: Context, error: TrustError, request_id: str) -> NoRetur
     raise AssertionError("unreachable: abort raises")
 
 
-def refusing_handler(error: TrustError) -> "Handler":
+async def refuse(
+    context: Context, error: TrustError, *, method: str = "", observers: Sequence[CallObserver] = ()
+) -> NoReturn:
+    """End a call that no handler of ours is given, and tell the observers. `method` as for `CallObserver.begin`."""
+    with _Observed(method, context, observers):
+        await abort(context, error, request_id_of(context))
+    raise AssertionError("unreachable: abort raises")
+
+
+def refusing_handler(error: TrustError, *, method: str = "", observers: Sequence[CallObserver] = ()) -> "Handler":
     """Make a handler that ends a call of any kind with the error, without waiting for any message of the caller.
 
     Registered as a stream: a unary handler would first wait for a request that may never come.
     """
 
-    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-        await abort(context, error, request_id_of(context))
+    async def refuse_it(_: AsyncIterator[bytes], context: Context) -> None:
+        await refuse(context, error, method=method, observers=observers)
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(refuse_it)
 
 
 def reason_of(error: grpc.RpcError) -> str:
     """Find the ErrorInfo reason in an error that a server of ours sent; empty when it carries none."""
-    trailing = error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
+    return _reason_in(error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None)
+
+
+def _reason_in(trailing: Any) -> str:
     for key, value in trailing or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             try:
@@ -163,7 +239,9 @@ async def _refuse_malformed_in(requests: AsyncIterator[Any]) -> AsyncIterator[An
 class ErrorBoundary(grpc.aio.ServerInterceptor):
     """See the module. Give it to the server as the last interceptor."""
 
-    def __init__(self, *, program: str) -> None:
+    def __init__(self, *, program: str, observers: Sequence[CallObserver] = ()) -> None:
+        """`observers` are told of all calls that reach a handler; without any, none of this costs a call anything."""
+        self._observers = tuple(observers)
         self._log = logs.get_logger(program)
         self._wrapped: dict[str, Handler] = {}
 
@@ -209,7 +287,14 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             except Exception as error:  # noqa: BLE001 - this is the boundary
                 await self._fail(method, context, error)
 
-        return guarded
+        if not self._observers:
+            return guarded
+
+        async def observed(request: Any, context: Context) -> Any:
+            with _Observed(method, context, self._observers):
+                return await guarded(request, context)
+
+        return observed
 
     def _streaming(self, method: str, behavior: Behavior, *, stream_in: bool) -> Behavior:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
@@ -223,7 +308,15 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             except Exception as error:  # noqa: BLE001 - this is the boundary
                 await self._fail(method, context, error)
 
-        return guarded
+        if not self._observers:
+            return guarded
+
+        async def observed(request: Any, context: Context) -> AsyncIterator[Any]:
+            with _Observed(method, context, self._observers):
+                async for response in guarded(request, context):
+                    yield response
+
+        return observed
 
     async def _fail(self, method: str, context: Context, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):

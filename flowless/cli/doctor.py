@@ -128,6 +128,7 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
         settings.signing_key_file,
         settings.pepper_file,
         settings.redis_key_file,
+        settings.redis_password_file,
         settings.database_password_file,
         settings.smtp_password_file,
     )

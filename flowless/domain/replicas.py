@@ -1,6 +1,6 @@
 """Replicas of Flowless and who watches them, as storage knows it: what a revoke that waits for all sidecars asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -10,6 +10,9 @@ SHORTEST_STALENESS: Final = timedelta(seconds=2)
 LONGEST_STALENESS: Final = timedelta(seconds=600)
 """What a watcher may ask to be waited for at most; an operator may allow less."""
 MAX_REPORTED: Final = 100
+MAX_DENIAL_REASONS: Final = 64
+"""What is kept of one sidecar's denials: several times as many as there are reasons."""
+MAX_COUNT: Final = 2**63 - 1
 
 
 def with_margin(nanoseconds: int) -> int:
@@ -21,8 +24,27 @@ def with_margin(nanoseconds: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarFigures:
+    """What a sidecar said of itself: counts since it started, which was `uptime` ago. Nothing is decided by it.
+
+    `lease_age`: since the ping was sent that its lease runs from; absent when there is none. `denials` by the number
+    of the reason, of which a newer sidecar may know more.
+    """
+
+    uptime: timedelta
+    lease_held: bool
+    lease_age: timedelta | None
+    cached_sessions: int
+    hits: int
+    misses: int
+    unavailable: int
+    answers_beyond_lease: int
+    denials: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatcherReport:
-    """One watcher as its replica reports it. `silent_for` is absent when it never pinged."""
+    """One watcher as its replica reports it. Absent: `silent_for` before a ping, `figures` if it sends none."""
 
     bridge_id: str
     instance: str
@@ -30,6 +52,7 @@ class WatcherReport:
     silent_for: timedelta | None
     max_staleness: timedelta
     connected: bool
+    figures: SidecarFigures | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +85,15 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaRecord:
-    """A replica as storage holds it. `doubted`: it may be gone."""
+    """A replica as storage holds it. `doubted`: it may be gone.
+
+    `reported_ago` is by storage's own clock, for people to look at; absent when an older Flowless wrote it.
+    """
 
     report: ReplicaReport
     doubted: bool
     acknowledged: Acknowledgement
+    reported_ago: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

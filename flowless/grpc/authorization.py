@@ -14,7 +14,7 @@ is in neither table is refused.
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,7 +28,16 @@ from flowless.services.open_streams import OpenStreams
 from flowless.services.refusals import Refusals
 from trust_core import logs, modes
 from trust_core.errors import Reason, TrustError
-from trust_core.grpc_edge import Behavior, Context, Handler, abort, refusing_handler, request_id_of
+from trust_core.grpc_edge import (
+    Behavior,
+    CallObserver,
+    Context,
+    Handler,
+    abort,
+    refuse,
+    refusing_handler,
+    request_id_of,
+)
 from trust_core.identifiers import digest
 from trustlayer.v1 import options_pb2
 
@@ -92,8 +101,16 @@ class Authorization(grpc.aio.ServerInterceptor):
     """See the module. Give it to the server as the first interceptor."""
 
     def __init__(
-        self, *, bridges: Bridges, scopes: dict[str, Scope], refusals: Refusals, streams: OpenStreams
+        self,
+        *,
+        bridges: Bridges,
+        scopes: dict[str, Scope],
+        refusals: Refusals,
+        streams: OpenStreams,
+        observers: Sequence[CallObserver] = (),
     ) -> None:
+        """`observers` are told of the calls that are refused here; of all others the error boundary tells them."""
+        self._observers = tuple(observers)
         self._bridges = bridges
         self._refusals = refusals
         self._scopes = scopes
@@ -117,13 +134,13 @@ class Authorization(grpc.aio.ServerInterceptor):
                 self._require_scope(made_by.bridge, method)
         except TrustError as error:
             await self._note(error, method)
-            return refusing_handler(error)
+            return self._refusing(error, method)
         except Exception as error:  # noqa: BLE001 - the text of an unexpected exception stays inside
             self._log.error("authorization failed unexpectedly", **logs.describe_exception(error))
-            return refusing_handler(TrustError(Reason.INTERNAL, "internal error"))
+            return self._refusing(TrustError(Reason.INTERNAL, "internal error"), method)
         handler = await continuation(handler_call_details)
         if handler is None:
-            handler = refusing_handler(_not_served())
+            handler = self._refusing(_not_served(), method)
         return self._admitting(handler, method, made_by) if bound or _lasts(handler) else handler
 
     async def _authenticate(self, details: grpc.HandlerCallDetails) -> Caller:
@@ -140,11 +157,18 @@ class Authorization(grpc.aio.ServerInterceptor):
         if scope not in bridge.scopes:
             raise TrustError(Reason.SCOPE_MISSING, f"the bridge lacks the scope that this RPC needs: {scope.name}")
 
+    def _served(self, method: str) -> str:
+        """Name the method if it is one of ours: a name that a caller invents is written down nowhere."""
+        return method if method in self._scopes else ""
+
+    def _refusing(self, error: TrustError, method: str) -> Handler:
+        return refusing_handler(error, method=self._served(method), observers=self._observers)
+
     async def _note(self, error: TrustError, method: str) -> None:
         known = _caller.get(None)
         await self._refusals.note(
             error,
-            method=method if method in self._scopes else "",
+            method=self._served(method),
             bridge_id="" if known is None else known.bridge.id,
         )
 
@@ -163,7 +187,7 @@ class Authorization(grpc.aio.ServerInterceptor):
                 self._require_scope(made_by.bridge, method)
             except TrustError as error:
                 await self._note(error, method)
-                await abort(context, error, request_id_of(context))
+                await refuse(context, error, method=self._served(method), observers=self._observers)
             _caller.set(replace(made_by, certificate=certificate))
             if not lasts:
                 async for response in behavior(requests, context):

@@ -14,6 +14,7 @@ from flowless.domain.replicas import ReplicaRecord
 from flowless.domain.sessions import ActiveSession, Session
 from flowless.domain.signing_keys import KeyState, SigningKey
 from flowless.domain.users import Profile, User, UserStatus
+from flowless.grpc import figures
 from trust_core import modes
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
 from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, options_pb2, session_pb2, trust_token_pb2, types_pb2
@@ -304,7 +305,9 @@ def replica(record: ReplicaRecord) -> admin_pb2.Replica:
                 silent_for=None if watcher.silent_for is None else duration(watcher.silent_for),
                 max_staleness=duration(watcher.max_staleness),
                 connected=watcher.connected,
+                figures=None if watcher.figures is None else figures.to_message(watcher.figures),
             )
             for watcher in report.watchers
         ],
+        reported_ago=None if record.reported_ago is None else duration(record.reported_ago),
     )

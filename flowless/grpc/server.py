@@ -17,7 +17,7 @@ from flowless.grpc.trust_token import TrustTokenServicer
 from flowless.services.bridges import Bridges
 from flowless.services.open_streams import OpenStreams
 from flowless.services.refusals import Refusals
-from trust_core.grpc_edge import ErrorBoundary
+from trust_core.grpc_edge import CallObserver, ErrorBoundary
 from trust_core.grpc_health import Health
 from trust_core.unix_socket import UnixSocket
 from trustlayer.pubflow.v1 import pubflow_pb2, pubflow_pb2_grpc
@@ -75,15 +75,21 @@ class FlowlessServer:
         limits: TransportLimits,
         serve_reflection: bool,
         share_port: bool,
+        observers: Sequence[CallObserver] = (),
     ) -> None:
+        """`observers` are told of every call of the listeners, refused ones included."""
         services = SERVICES if pubflow is None else (*SERVICES, PUBFLOW_SERVICE)
         self._health = Health(services=[service.full_name for service in services])
         self._socket: UnixSocket | None = None
         authorization = Authorization(
-            bridges=bridges, scopes=required_scopes(services), refusals=refusals, streams=streams
+            bridges=bridges,
+            scopes=required_scopes(services),
+            refusals=refusals,
+            streams=streams,
+            observers=observers,
         )
         self._server = grpc.aio.server(
-            interceptors=[authorization, ErrorBoundary(program="flowless")],
+            interceptors=[authorization, ErrorBoundary(program="flowless", observers=observers)],
             maximum_concurrent_rpcs=limits.calls,
             options=_options(limits, share_port=share_port),
         )

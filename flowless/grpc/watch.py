@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from flowless.domain.fields import Fields
 from flowless.domain.revocations import LogHead, Revocation
-from flowless.grpc import convert
+from flowless.grpc import convert, figures
 from flowless.grpc.authorization import Caller
 from flowless.ports.stores import RevocationLog
 from flowless.services.barriers import Barriers
@@ -153,6 +153,8 @@ class WatchStream:
                 )
                 if not known:
                     raise TrustError(Reason.DRAINING, "this watcher has come by another stream; open a new one")
+                if request.ping.HasField("figures"):
+                    watcher.figures = figures.from_message(request.ping.figures)
                 head = await self._tail.read_after_now()
                 # The tail has put every row up to `head` into the subscription before it came back.
                 subscription.put(Pong(request.ping.nonce, head.revision))

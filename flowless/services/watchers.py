@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from flowless.domain.replicas import MAX_REPORTED, WatcherReport, with_margin
+from flowless.domain.replicas import MAX_REPORTED, SidecarFigures, WatcherReport, with_margin
 
 _NEVER: Final = -(2**63)
 _US: Final = 1_000
@@ -34,6 +34,8 @@ class Watcher:
     """Which of the logs that this replica has followed its revisions are of."""
     pinged_at_ns: int = field(default=_NEVER)
     connected: bool = True
+    figures: SidecarFigures | None = None
+    """What it told of itself last."""
 
     @property
     def end_ns(self) -> int:
@@ -49,6 +51,7 @@ class Watcher:
         """Answer for the lease of the same watcher's other stream as well."""
         self.pinged_at_ns = max(self.pinged_at_ns, other.pinged_at_ns)
         self.staleness_ns = max(self.staleness_ns, other.staleness_ns)
+        self.figures = other.figures
 
     def may_answer(self, now_ns: int) -> bool:
         """Whether it may still answer from its cache by a lease that it got here."""
@@ -204,4 +207,5 @@ def _report(watcher: Watcher, now_ns: int) -> WatcherReport:
         silent_for=None if silent_ns is None else timedelta(microseconds=silent_ns // _US),
         max_staleness=timedelta(microseconds=watcher.staleness_ns // _US),
         connected=watcher.connected,
+        figures=watcher.figures,
     )

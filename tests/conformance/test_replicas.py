@@ -1,5 +1,6 @@
 """The table of replicas, over every engine and over the one that unit tests use."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowless.domain.replicas import Acknowledgement, ReplicaReport, WatcherReport
+from flowless.domain.replicas import MAX_COUNT, Acknowledgement, ReplicaReport, SidecarFigures, WatcherReport
 from flowless.ports.replicas import ReplicaRegistry
 from tests.support.scripted_replicas import ScriptedReplicas
 from tests.support.stores import ENGINES, Stores
@@ -21,14 +22,25 @@ WATCHER = WatcherReport(
     max_staleness=timedelta(seconds=2),
     connected=True,
 )
+FIGURES = SidecarFigures(
+    uptime=timedelta(hours=3, microseconds=7),
+    lease_held=True,
+    lease_age=timedelta(milliseconds=480),
+    cached_sessions=12,
+    hits=MAX_COUNT,
+    misses=3,
+    unavailable=1,
+    answers_beyond_lease=0,
+    denials={5: 2, 99: 1},
+)
 REPORT = ReplicaReport(
     id="replica-1",
     name="host-1",
     beat=1,
     revision=7,
     longest_staleness=timedelta(seconds=3),
-    watching=2,
-    watchers=(WATCHER, replace(WATCHER, silent_for=None, connected=False)),
+    watching=3,
+    watchers=(WATCHER, replace(WATCHER, silent_for=None, connected=False), replace(WATCHER, figures=FIGURES)),
 )
 
 
@@ -47,6 +59,21 @@ async def test_a_report_is_read_back_as_it_was_written(registry: ReplicaRegistry
     assert replace(record.report, watchers=tuple(record.report.watchers)) == REPORT
     assert not record.doubted
     assert record.acknowledged == Acknowledgement(revision=0, applied=0, expired=0)
+
+
+async def test_figures_without_a_lease_are_read_back_as_well(registry: ReplicaRegistry) -> None:
+    nothing = replace(FIGURES, lease_held=False, lease_age=None, denials={})
+    await registry.report(replace(REPORT, watchers=(replace(WATCHER, figures=nothing),)))
+    assert [w.figures for record in await registry.list() for w in record.report.watchers] == [nothing]
+
+
+async def test_how_long_ago_a_replica_reported_is_told_by_the_stores_own_clock(registry: ReplicaRegistry) -> None:
+    before = time.monotonic()
+    await registry.report(REPORT)
+    for with_watchers in (True, False):
+        (record,) = await registry.list(with_watchers=with_watchers)
+        assert record.reported_ago is not None
+        assert timedelta(0) <= record.reported_ago <= timedelta(seconds=time.monotonic() - before + 0.01)
 
 
 async def test_a_later_report_replaces_it_and_one_that_was_overtaken_does_not(registry: ReplicaRegistry) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -25,7 +24,6 @@ from tests.support.flowless import (
     violated_fields,
 )
 from tests.support.links import NEW_PASSWORD, Links
-from tests.support.repository import ROOT
 from tools.processes import temporary_directory
 from trustlayer.v1 import admin_pb2, bridge_pb2, identity_pb2, session_pb2, trust_token_pb2, types_pb2
 
@@ -285,10 +283,7 @@ def test_a_deleted_users_trail_stays_and_names_nothing_personal(flowless: Flowle
 
 
 def _command(flowless: Flowless, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flowless", *arguments],
-        cwd=ROOT, env=flowless.process._environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return flowless.process.try_command(*arguments)
 
 
 def test_no_secret_gets_into_the_log_or_its_export(flowless: Flowless, client: Client) -> None:

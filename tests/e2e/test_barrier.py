@@ -226,7 +226,7 @@ def test_a_restart_leaves_a_record_behind_that_is_soon_forgotten(system: System,
     """The last here, since it restarts what the others share."""
     first = client.admin.ListWatchers(admin_pb2.ListWatchersRequest()).replicas[0].id
     port = system.flowless.address
-    system.flowless._environment["FLOWLESS_LISTEN"] = port
+    system.flowless.environment["FLOWLESS_LISTEN"] = port
     system.flowless.stop()
     system.flowless.start()
     deadline = time.monotonic() + 40

@@ -4,7 +4,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ import pytest
 
 from tests.support.flowless import PASSWORD, Flowless, outcome, prepare, running_flowless, served
 from tests.support.links import AUDIENCE, HOUR, Links
-from tests.support.repository import ROOT
 from tests.support.smtp import Mailbox, mail_server, text_of
 from tools.processes import free_port
 from trustlayer.v1 import identity_pb2, trust_token_pb2, types_pb2
@@ -284,11 +282,8 @@ def test_metrics_count_what_was_sent(run_dir: Path, server: Mailbox) -> None:
 
 
 def _command(flowless: Flowless, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = flowless.process._environment | {f"FLOWLESS_{name.upper()}": v for name, v in settings.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "flowless", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    environment = {f"FLOWLESS_{name.upper()}": v for name, v in settings.items()}
+    return flowless.process.try_command(*arguments, environment=environment)
 
 
 def test_the_command_sends_a_test_mail_or_says_why_not(run_dir: Path, server: Mailbox) -> None:

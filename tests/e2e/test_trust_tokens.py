@@ -256,7 +256,7 @@ def test_public_keys_verify_tokens_without_flowless(client: Client, links: Links
 def test_without_a_key_file_tokens_are_refused_and_everything_else_works() -> None:
     with temporary_directory() as directory, running_flowless(directory) as running:
         running.process.stop()
-        running.process._environment.pop("FLOWLESS_SIGNING_KEY_FILE")
+        running.process.environment.pop("FLOWLESS_SIGNING_KEY_FILE")
         running.process.start()
         with grpc.insecure_channel(running.process.address) as channel:
             client = Client(channel, running.client.secret)

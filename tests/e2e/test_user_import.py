@@ -109,10 +109,7 @@ def test_a_batch_has_a_bounded_size(client: Client, count: int) -> None:
 
 
 def _command(flowless: Flowless, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "flowless", "users", "import", *arguments],
-        cwd=ROOT, env=flowless.process._environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = flowless.process.try_command("users", "import", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -179,7 +176,7 @@ def test_a_run_that_was_killed_is_finished_by_the_next(flowless: Flowless, tmp_p
 
     first = subprocess.Popen(
         [sys.executable, "-m", "flowless", "users", "import", file],
-        cwd=ROOT, env=flowless.process._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=flowless.process.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while count() == 0 and first.poll() is None:
         pass

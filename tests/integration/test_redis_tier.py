@@ -44,9 +44,11 @@ def server(shared: RedisServer) -> RedisServer:
 
 
 @asynccontextmanager
-async def opened(url: str, *, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[RedisSessionTier]:
+async def opened(
+    url: str, *, timeout_seconds: float = PATIENT_SECONDS, password: str | None = None
+) -> AsyncIterator[RedisSessionTier]:
     tier = RedisSessionTier(
-        client=connect(url, max_connections=64),
+        client=connect(url, max_connections=64, password=password),
         sealer=PayloadSealer(keys=[KEY]),
         timeout_seconds=timeout_seconds,
         clock=SystemClock(),
@@ -278,3 +280,36 @@ async def test_a_unix_socket_and_a_cluster_and_sentinels_work_alike() -> None:
                 digest, _ = await filled(tier)
                 await tier.bury(digest, 2, log_id=LOG)
                 assert await tier.get(digest, log_id=LOG) is None
+
+
+async def test_a_password_beside_the_url_opens_a_server_a_cluster_and_what_sentinels_watch() -> None:
+    with (
+        RedisServer() as one,
+        RedisServer("--cluster-enabled", "yes") as cluster,
+        RedisServer("--sentinel") as watcher,
+    ):
+        with cluster.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+        with watcher.client() as client:
+            client.execute_command("SENTINEL", "MONITOR", "main", "127.0.0.1", str(one.port), "1")
+            client.execute_command("SENTINEL", "SET", "main", "auth-pass", "open-sesame")
+        for guarded in (one, cluster):
+            with guarded.client() as client:
+                client.config_set("requirepass", "open-sesame")
+        for url in (
+            one.url,
+            f"redis+cluster://127.0.0.1:{cluster.port}",
+            f"redis+sentinel://127.0.0.1:{watcher.port}/main",
+        ):
+            async with opened(url, password="open-sesame") as tier:
+
+                async def works(tier: RedisSessionTier = tier) -> bool:
+                    digest, known = read()
+                    await tier.fill(digest, known, log_id=LOG, ttl_seconds=60)
+                    return await tier.get(digest, log_id=LOG) == known
+
+                await until(works)
+        async with opened(one.url, password="close-sesame") as tier:
+            digest, known = read()
+            await tier.fill(digest, known, log_id=LOG, ttl_seconds=60)
+            assert await tier.get(digest, log_id=LOG) is None

@@ -29,6 +29,7 @@ class _Watcher:
     def __init__(self) -> None:
         self.outbox: asyncio.Queue[bridge_pb2.WatchRevocationsResponse | TrustError | None] = asyncio.Queue()
         self.start = bridge_pb2.WatchStart()
+        self.pings: list[bridge_pb2.WatchPing] = []
 
 
 class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
@@ -68,6 +69,11 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self.relay_cancelled = asyncio.Event()
         self._watchers: list[_Watcher] = []
         self._server: grpc.aio.Server | None = None
+
+    @property
+    def pings(self) -> list[bridge_pb2.WatchPing]:
+        """What came on the streams that are open."""
+        return [ping for watcher in self._watchers for ping in watcher.pings]
 
     @property
     def revision(self) -> int:
@@ -222,6 +228,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self, requests: AsyncIterator[bridge_pb2.WatchRevocationsRequest], watcher: _Watcher
     ) -> None:
         async for request in requests:
+            if request.HasField("ping"):
+                watcher.pings.append(request.ping)
             if self.deaf or not self.delivers_rows:
                 continue
             pong = bridge_pb2.WatchPong(nonce=request.ping.nonce, revision=self.revision)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from flowless.domain.replicas import Acknowledgement, ReplicaRecord, ReplicaReport
 from trust_core.errors import Reason, TrustError
@@ -35,7 +36,9 @@ class ScriptedReplicas:
         if known is not None and known.report.beat >= report.beat:
             raise TrustError(Reason.STORAGE_UNAVAILABLE, "a later report of this replica was there first")
         acknowledged = known.acknowledged if known else _NOTHING
-        self.records[report.id] = ReplicaRecord(report=report, doubted=False, acknowledged=acknowledged)
+        self.records[report.id] = ReplicaRecord(
+            report=report, doubted=False, acknowledged=acknowledged, reported_ago=timedelta(0)
+        )
         return known is None
 
     async def acknowledge(self, replica_id: str, acknowledgement: Acknowledgement) -> None:

@@ -50,8 +50,11 @@ def _mismatch(parts: SplitResult, hosts: int) -> str | None:
     return None
 
 
-def connect(url: str, *, max_connections: int) -> Client:
-    """Make a client. Raises ValueError for a URL that `problem_of` complains of."""
+def connect(url: str, *, max_connections: int, password: str | None = None) -> Client:
+    """Make a client; `password` is that of the URL's user, where the URL holds none.
+
+    Raises ValueError for a URL that `problem_of` complains of.
+    """
     problem = problem_of(url)
     if problem is not None:
         raise ValueError(problem)
@@ -63,6 +66,8 @@ def connect(url: str, *, max_connections: int) -> Client:
     }
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
+    if password is not None:
+        options["password"] = password
     if "+" not in parts.scheme:
         client: Client = Redis.from_url(url, max_connections=max_connections, **options)
         return client

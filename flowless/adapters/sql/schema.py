@@ -129,6 +129,10 @@ replicas: Final = sa.Table(
     sa.Column("acknowledged", sa.BigInteger, nullable=False),
     sa.Column("applied", sa.Integer, nullable=False),
     sa.Column("expired", sa.Integer, nullable=False),
+    # What each of `watchers` says of itself, and when all this was written, by the database's clock. A Flowless from
+    # before these columns leaves them alone.
+    sa.Column("figures", sa.Text),
+    sa.Column("reported_us", sa.BigInteger),
 )
 
 bridges: Final = sa.Table(

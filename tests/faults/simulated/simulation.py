@@ -21,6 +21,7 @@ from bridge_sidecar.lease import Lease
 from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.revocation_watch import Backoff, RevocationWatch, WatchSettings
 from bridge_sidecar.routes import Rule
+from bridge_sidecar.sent_figures import SentFigures
 from bridge_sidecar.session_cache import CacheLimits, SessionCache
 from bridge_sidecar.upstream import WatchCall
 from bridge_sidecar.validator import MissLimits, Question, UpstreamAnswer, Validator
@@ -435,6 +436,7 @@ class Sidecar:
                 ping_interval_ns=ns(STALENESS_SECONDS / 2),
                 backoff=Backoff(first_seconds=0.02, cap_seconds=0.2),
             ),
+            told=SentFigures(counters=self.validator.counters, cache=self.cache, lease=self.lease, clock=self.clock),
         )
         self._watching = asyncio.ensure_future(self.watch.run())
 

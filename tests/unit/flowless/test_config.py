@@ -78,6 +78,11 @@ def test_settings_cannot_be_changed() -> None:
         ({"DATABASE_URL": f"postgresql://user:{SENTINEL}@host/db#x"}, "database_url"),
         ({"DATABASE_URL": f"mysql://user:{SENTINEL}@host/db"}, "database_url"),
         ({"DATABASE_PASSWORD_FILE": SENTINEL}, "database_password_file"),
+        ({"REDIS_PASSWORD_FILE": SENTINEL}, "redis_password_file"),
+        (
+            {"REDIS_URL": f"redis://:{SENTINEL}@h", "REDIS_KEY_FILE": "keys", "REDIS_PASSWORD_FILE": "password"},
+            "redis_password_file",
+        ),
         ({"LISTEN": "0.0.0.0:7600"}, "listen"),
         ({"LISTEN": "[::]:7600"}, "listen"),
         ({"LISTEN": f"{SENTINEL}:7600"}, "listen"),

@@ -65,6 +65,28 @@ async def test_a_changed_file_replaces_the_rules(tmp_path: Path, logged: Callabl
     assert setup.routes.problems == ()
 
 
+async def test_a_file_that_changed_while_the_program_started_is_read_again(
+    tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    """A mounted file that is swapped between the settings being read and the first look at it."""
+    file = tmp_path / "sidecar.toml"
+    file.write_text(_rule("a"))
+    running = load(file, SETTINGS)
+    file.write_text(_rule("b"))
+    routes = Routes(running.route_table)
+    reload = RoutesReload(path=file, load=lambda: load(file, SETTINGS), running=running, routes=routes)
+    await reload.look()
+    await reload.look()
+    assert [rule.name for rule in routes.table.rules] == ["b"]
+
+
+async def test_a_file_that_did_not_change_is_not_spoken_of(tmp_path: Path, logged: Callable[[], str]) -> None:
+    setup = Setup(tmp_path, _rule("a"), logged)
+    await setup.looked()
+    await setup.looked()
+    assert logged() == ""
+
+
 async def test_a_file_edited_in_place_replaces_the_rules(tmp_path: Path, logged: Callable[[], str]) -> None:
     setup = Setup(tmp_path, _rule("a"), logged)
     setup.file.write_text(_rule("bb"))

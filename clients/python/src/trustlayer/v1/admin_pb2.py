@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trustlayer.v1 import bridge_pb2 as trustlayer_dot_v1_dot_bridge__pb2
 from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/admin.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\"\xb4\x02\n\x06\x42ridge\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06scopes\x18\x03 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clive_secrets\x18\x06 \x01(\x05\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12,\n\x07secrets\x18\t \x03(\x0b\x32\x1b.trustlayer.v1.BridgeSecret\"\xa3\x01\n\x0c\x42ridgeSecret\x12/\n\x0b\x63reate_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x13\x43reateBridgeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06scopes\x18\x02 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12\x11\n\tclient_id\x18\x03 \x01(\t\"M\n\x14\x43reateBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x14\n\x12ListBridgesRequest\"=\n\x13ListBridgesResponse\x12&\n\x07\x62ridges\x18\x01 \x03(\x0b\x32\x15.trustlayer.v1.Bridge\"Z\n\x19RotateBridgeSecretRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x1aRotateBridgeSecretResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"9\n\x11\x42indBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\";\n\x12\x42indBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\"(\n\x13RevokeBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\"(\n\x14RevokeBridgeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"E\n\x17RotateSigningKeyRequest\x12*\n\x07overlap\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x18RotateSigningKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"\xf2\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.trustlayer.v1.SigningKeyState\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x06 \x01(\t\"B\n\x17ListSigningKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.SigningKey\"*\n\x18\x44\x65stroySigningKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65stroySigningKeyResponse\"\x15\n\x13ListWatchersRequest\"\xc9\x01\n\x07Watcher\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tconnected\x18\x07 \x01(\x08\"\x87\x01\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64oubted\x18\x04 \x01(\x08\x12\x15\n\rwatcher_count\x18\x05 \x01(\x05\x12(\n\x08watchers\x18\x06 \x03(\x0b\x32\x16.trustlayer.v1.Watcher\"R\n\x14ListWatchersResponse\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.trustlayer.v1.Replica\x12\x10\n\x08revision\x18\x02 \x01(\x03\"P\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\xf9\x01\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07user_id\x18\x07 \x01(\t\x12\x11\n\tclient_ip\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12(\n\x07\x64\x65tails\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04hash\x18\x0b \x01(\x0c\"]\n\x17ListAuditEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xae\x01\n\x0fSigningKeyState\x12!\n\x1dSIGNING_KEY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_KEY_STATE_NEXT\x10\x01\x12\x1c\n\x18SIGNING_KEY_STATE_ACTIVE\x10\x02\x12\x1d\n\x19SIGNING_KEY_STATE_RETIRED\x10\x03\x12\x1f\n\x1bSIGNING_KEY_STATE_DESTROYED\x10\x04\x32\x8f\x08\n\x0c\x41\x64minService\x12]\n\x0c\x43reateBridge\x12\".trustlayer.v1.CreateBridgeRequest\x1a#.trustlayer.v1.CreateBridgeResponse\"\x04\xa8\xca\x18\x05\x12]\n\x0bListBridges\x12!.trustlayer.v1.ListBridgesRequest\x1a\".trustlayer.v1.ListBridgesResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x12RotateBridgeSecret\x12(.trustlayer.v1.RotateBridgeSecretRequest\x1a).trustlayer.v1.RotateBridgeSecretResponse\"\x04\xa8\xca\x18\x05\x12Z\n\nBindBridge\x12 .trustlayer.v1.BindBridgeRequest\x1a!.trustlayer.v1.BindBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12`\n\x0cRevokeBridge\x12\".trustlayer.v1.RevokeBridgeRequest\x1a#.trustlayer.v1.RevokeBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12i\n\x10RotateSigningKey\x12&.trustlayer.v1.RotateSigningKeyRequest\x1a\'.trustlayer.v1.RotateSigningKeyResponse\"\x04\xa8\xca\x18\x05\x12i\n\x0fListSigningKeys\x12%.trustlayer.v1.ListSigningKeysRequest\x1a&.trustlayer.v1.ListSigningKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x11\x44\x65stroySigningKey\x12\'.trustlayer.v1.DestroySigningKeyRequest\x1a(.trustlayer.v1.DestroySigningKeyResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12`\n\x0cListWatchers\x12\".trustlayer.v1.ListWatchersRequest\x1a#.trustlayer.v1.ListWatchersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12i\n\x0fListAuditEvents\x12%.trustlayer.v1.ListAuditEventsRequest\x1a&.trustlayer.v1.ListAuditEventsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/admin.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrustlayer/v1/bridge.proto\x1a\x1btrustlayer/v1/options.proto\"\xb4\x02\n\x06\x42ridge\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06scopes\x18\x03 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clive_secrets\x18\x06 \x01(\x05\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12,\n\x07secrets\x18\t \x03(\x0b\x32\x1b.trustlayer.v1.BridgeSecret\"\xa3\x01\n\x0c\x42ridgeSecret\x12/\n\x0b\x63reate_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x13\x43reateBridgeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06scopes\x18\x02 \x03(\x0e\x32\x14.trustlayer.v1.Scope\x12\x11\n\tclient_id\x18\x03 \x01(\t\"M\n\x14\x43reateBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x14\n\x12ListBridgesRequest\"=\n\x13ListBridgesResponse\x12&\n\x07\x62ridges\x18\x01 \x03(\x0b\x32\x15.trustlayer.v1.Bridge\"Z\n\x19RotateBridgeSecretRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x1aRotateBridgeSecretResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\x12\x0e\n\x06secret\x18\x02 \x01(\t\"9\n\x11\x42indBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\";\n\x12\x42indBridgeResponse\x12%\n\x06\x62ridge\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Bridge\"(\n\x13RevokeBridgeRequest\x12\x11\n\tbridge_id\x18\x01 \x01(\t\"(\n\x14RevokeBridgeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"E\n\x17RotateSigningKeyRequest\x12*\n\x07overlap\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x18RotateSigningKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"\xf2\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.trustlayer.v1.SigningKeyState\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x06 \x01(\t\"B\n\x17ListSigningKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.SigningKey\"*\n\x18\x44\x65stroySigningKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65stroySigningKeyResponse\"\x15\n\x13ListWatchersRequest\"\xf9\x01\n\x07Watcher\x12\x11\n\tbridge_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\x12-\n\nsilent_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tconnected\x18\x07 \x01(\x08\x12.\n\x07\x66igures\x18\x08 \x01(\x0b\x32\x1d.trustlayer.v1.SidecarFigures\"\xb8\x01\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64oubted\x18\x04 \x01(\x08\x12\x15\n\rwatcher_count\x18\x05 \x01(\x05\x12(\n\x08watchers\x18\x06 \x03(\x0b\x32\x16.trustlayer.v1.Watcher\x12/\n\x0creported_ago\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x14ListWatchersResponse\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.trustlayer.v1.Replica\x12\x10\n\x08revision\x18\x02 \x01(\x03\"P\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\xf9\x01\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07user_id\x18\x07 \x01(\t\x12\x11\n\tclient_ip\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12(\n\x07\x64\x65tails\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04hash\x18\x0b \x01(\x0c\"]\n\x17ListAuditEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xae\x01\n\x0fSigningKeyState\x12!\n\x1dSIGNING_KEY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNING_KEY_STATE_NEXT\x10\x01\x12\x1c\n\x18SIGNING_KEY_STATE_ACTIVE\x10\x02\x12\x1d\n\x19SIGNING_KEY_STATE_RETIRED\x10\x03\x12\x1f\n\x1bSIGNING_KEY_STATE_DESTROYED\x10\x04\x32\x8f\x08\n\x0c\x41\x64minService\x12]\n\x0c\x43reateBridge\x12\".trustlayer.v1.CreateBridgeRequest\x1a#.trustlayer.v1.CreateBridgeResponse\"\x04\xa8\xca\x18\x05\x12]\n\x0bListBridges\x12!.trustlayer.v1.ListBridgesRequest\x1a\".trustlayer.v1.ListBridgesResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x12RotateBridgeSecret\x12(.trustlayer.v1.RotateBridgeSecretRequest\x1a).trustlayer.v1.RotateBridgeSecretResponse\"\x04\xa8\xca\x18\x05\x12Z\n\nBindBridge\x12 .trustlayer.v1.BindBridgeRequest\x1a!.trustlayer.v1.BindBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12`\n\x0cRevokeBridge\x12\".trustlayer.v1.RevokeBridgeRequest\x1a#.trustlayer.v1.RevokeBridgeResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12i\n\x10RotateSigningKey\x12&.trustlayer.v1.RotateSigningKeyRequest\x1a\'.trustlayer.v1.RotateSigningKeyResponse\"\x04\xa8\xca\x18\x05\x12i\n\x0fListSigningKeys\x12%.trustlayer.v1.ListSigningKeysRequest\x1a&.trustlayer.v1.ListSigningKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12o\n\x11\x44\x65stroySigningKey\x12\'.trustlayer.v1.DestroySigningKeyRequest\x1a(.trustlayer.v1.DestroySigningKeyResponse\"\x07\x90\x02\x02\xa8\xca\x18\x05\x12`\n\x0cListWatchers\x12\".trustlayer.v1.ListWatchersRequest\x1a#.trustlayer.v1.ListWatchersResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x12i\n\x0fListAuditEvents\x12%.trustlayer.v1.ListAuditEventsRequest\x1a&.trustlayer.v1.ListAuditEventsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,60 +56,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['ListWatchers']._serialized_options = b'\220\002\001\250\312\030\005'
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\250\312\030\005'
-  _globals['_SIGNINGKEYSTATE']._serialized_start=2690
-  _globals['_SIGNINGKEYSTATE']._serialized_end=2864
-  _globals['_BRIDGE']._serialized_start=169
-  _globals['_BRIDGE']._serialized_end=477
-  _globals['_BRIDGESECRET']._serialized_start=480
-  _globals['_BRIDGESECRET']._serialized_end=643
-  _globals['_CREATEBRIDGEREQUEST']._serialized_start=645
-  _globals['_CREATEBRIDGEREQUEST']._serialized_end=737
-  _globals['_CREATEBRIDGERESPONSE']._serialized_start=739
-  _globals['_CREATEBRIDGERESPONSE']._serialized_end=816
-  _globals['_LISTBRIDGESREQUEST']._serialized_start=818
-  _globals['_LISTBRIDGESREQUEST']._serialized_end=838
-  _globals['_LISTBRIDGESRESPONSE']._serialized_start=840
-  _globals['_LISTBRIDGESRESPONSE']._serialized_end=901
-  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_start=903
-  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_end=993
-  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_start=995
-  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_end=1078
-  _globals['_BINDBRIDGEREQUEST']._serialized_start=1080
-  _globals['_BINDBRIDGEREQUEST']._serialized_end=1137
-  _globals['_BINDBRIDGERESPONSE']._serialized_start=1139
-  _globals['_BINDBRIDGERESPONSE']._serialized_end=1198
-  _globals['_REVOKEBRIDGEREQUEST']._serialized_start=1200
-  _globals['_REVOKEBRIDGEREQUEST']._serialized_end=1240
-  _globals['_REVOKEBRIDGERESPONSE']._serialized_start=1242
-  _globals['_REVOKEBRIDGERESPONSE']._serialized_end=1282
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=1284
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=1353
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=1355
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=1397
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=1399
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=1423
-  _globals['_SIGNINGKEY']._serialized_start=1426
-  _globals['_SIGNINGKEY']._serialized_end=1668
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=1670
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=1736
-  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_start=1738
-  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_end=1780
-  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_start=1782
-  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_end=1809
-  _globals['_LISTWATCHERSREQUEST']._serialized_start=1811
-  _globals['_LISTWATCHERSREQUEST']._serialized_end=1832
-  _globals['_WATCHER']._serialized_start=1835
-  _globals['_WATCHER']._serialized_end=2036
-  _globals['_REPLICA']._serialized_start=2039
-  _globals['_REPLICA']._serialized_end=2174
-  _globals['_LISTWATCHERSRESPONSE']._serialized_start=2176
-  _globals['_LISTWATCHERSRESPONSE']._serialized_end=2258
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2260
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2340
-  _globals['_AUDITEVENT']._serialized_start=2343
-  _globals['_AUDITEVENT']._serialized_end=2592
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2594
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2687
-  _globals['_ADMINSERVICE']._serialized_start=2867
-  _globals['_ADMINSERVICE']._serialized_end=3906
+  _globals['_SIGNINGKEYSTATE']._serialized_start=2815
+  _globals['_SIGNINGKEYSTATE']._serialized_end=2989
+  _globals['_BRIDGE']._serialized_start=197
+  _globals['_BRIDGE']._serialized_end=505
+  _globals['_BRIDGESECRET']._serialized_start=508
+  _globals['_BRIDGESECRET']._serialized_end=671
+  _globals['_CREATEBRIDGEREQUEST']._serialized_start=673
+  _globals['_CREATEBRIDGEREQUEST']._serialized_end=765
+  _globals['_CREATEBRIDGERESPONSE']._serialized_start=767
+  _globals['_CREATEBRIDGERESPONSE']._serialized_end=844
+  _globals['_LISTBRIDGESREQUEST']._serialized_start=846
+  _globals['_LISTBRIDGESREQUEST']._serialized_end=866
+  _globals['_LISTBRIDGESRESPONSE']._serialized_start=868
+  _globals['_LISTBRIDGESRESPONSE']._serialized_end=929
+  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_start=931
+  _globals['_ROTATEBRIDGESECRETREQUEST']._serialized_end=1021
+  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_start=1023
+  _globals['_ROTATEBRIDGESECRETRESPONSE']._serialized_end=1106
+  _globals['_BINDBRIDGEREQUEST']._serialized_start=1108
+  _globals['_BINDBRIDGEREQUEST']._serialized_end=1165
+  _globals['_BINDBRIDGERESPONSE']._serialized_start=1167
+  _globals['_BINDBRIDGERESPONSE']._serialized_end=1226
+  _globals['_REVOKEBRIDGEREQUEST']._serialized_start=1228
+  _globals['_REVOKEBRIDGEREQUEST']._serialized_end=1268
+  _globals['_REVOKEBRIDGERESPONSE']._serialized_start=1270
+  _globals['_REVOKEBRIDGERESPONSE']._serialized_end=1310
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=1312
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=1381
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=1383
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=1425
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=1427
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=1451
+  _globals['_SIGNINGKEY']._serialized_start=1454
+  _globals['_SIGNINGKEY']._serialized_end=1696
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=1698
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=1764
+  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_start=1766
+  _globals['_DESTROYSIGNINGKEYREQUEST']._serialized_end=1808
+  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_start=1810
+  _globals['_DESTROYSIGNINGKEYRESPONSE']._serialized_end=1837
+  _globals['_LISTWATCHERSREQUEST']._serialized_start=1839
+  _globals['_LISTWATCHERSREQUEST']._serialized_end=1860
+  _globals['_WATCHER']._serialized_start=1863
+  _globals['_WATCHER']._serialized_end=2112
+  _globals['_REPLICA']._serialized_start=2115
+  _globals['_REPLICA']._serialized_end=2299
+  _globals['_LISTWATCHERSRESPONSE']._serialized_start=2301
+  _globals['_LISTWATCHERSRESPONSE']._serialized_end=2383
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2385
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2465
+  _globals['_AUDITEVENT']._serialized_start=2468
+  _globals['_AUDITEVENT']._serialized_end=2717
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2719
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2812
+  _globals['_ADMINSERVICE']._serialized_start=2992
+  _globals['_ADMINSERVICE']._serialized_end=4031
 # @@protoc_insertion_point(module_scope)

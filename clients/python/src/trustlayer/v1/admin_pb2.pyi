@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from trustlayer.v1 import bridge_pb2 as _bridge_pb2
 from trustlayer.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
@@ -616,6 +617,7 @@ class Watcher(_message.Message):
     SILENT_FOR_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     bridge_id: _builtins.str
     """The bridge whose credential it uses."""
     instance: _builtins.str
@@ -636,6 +638,10 @@ class Watcher(_message.Message):
     def max_staleness(self) -> _duration_pb2.Duration:
         """How long after a ping it may answer from its cache."""
 
+    @_builtins.property
+    def figures(self) -> _bridge_pb2.SidecarFigures:
+        """What it said last of what it has counted. Absent when it sends none."""
+
     def __init__(
         self,
         *,
@@ -646,10 +652,11 @@ class Watcher(_message.Message):
         silent_for: _duration_pb2.Duration | None = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
         connected: _builtins.bool = ...,
+        figures: _bridge_pb2.SidecarFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "bridge_id", b"bridge_id", "connected", b"connected", "instance", b"instance", "lag", b"lag", "max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "bridge_id", b"bridge_id", "connected", b"connected", "figures", b"figures", "instance", b"instance", "lag", b"lag", "max_staleness", b"max_staleness", "silent_for", b"silent_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -667,6 +674,7 @@ class Replica(_message.Message):
     DOUBTED_FIELD_NUMBER: _builtins.int
     WATCHER_COUNT_FIELD_NUMBER: _builtins.int
     WATCHERS_FIELD_NUMBER: _builtins.int
+    REPORTED_AGO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Random, made anew at each start."""
     name: _builtins.str
@@ -683,6 +691,12 @@ class Replica(_message.Message):
     def watchers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watcher]:
         """Those that are furthest behind, at most 100."""
 
+    @_builtins.property
+    def reported_ago(self) -> _duration_pb2.Duration:
+        """How long ago it reported, by the database's clock. Absent when a Flowless
+        reported that does not note it.
+        """
+
     def __init__(
         self,
         *,
@@ -692,10 +706,11 @@ class Replica(_message.Message):
         doubted: _builtins.bool = ...,
         watcher_count: _builtins.int = ...,
         watchers: _abc.Iterable[Global___Watcher] | None = ...,
+        reported_ago: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reported_ago", b"reported_ago"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubted", b"doubted", "id", b"id", "name", b"name", "revision", b"revision", "watcher_count", b"watcher_count", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubted", b"doubted", "id", b"id", "name", b"name", "reported_ago", b"reported_ago", "revision", b"revision", "watcher_count", b"watcher_count", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrustlayer/v1/bridge.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xd1\x01\n\x16ValidateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x14\n\x0cmin_revision\x18\x04 \x01(\x03\x12\x30\n\rmax_staleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb2\x01\n\x15ReportMismatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0bipv4_prefix\x18\x04 \x01(\r\x12\x13\n\x0bipv6_prefix\x18\x05 \x01(\r\"b\n\x16ReportMismatchResponse\x12%\n\x06\x64\x65nial\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Denial\x12\x0f\n\x07revoked\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\"`\n\x0eSessionBinding\x12\x11\n\tclient_ip\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x1a\n\x12\x64\x65vice_fingerprint\x18\x03 \x01(\x0c\x12\x12\n\nuser_agent\x18\x04 \x01(\x0c\"\x8c\x02\n\x10\x43\x61\x63heableSession\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12.\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x1d.trustlayer.v1.SessionBinding\x12\x35\n\x12\x61\x62solute_remaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eidle_remaining\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x61uthentication_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xac\x01\n\x17ValidateSessionResponse\x12\x31\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x1f.trustlayer.v1.CacheableSessionH\x00\x12\'\n\x06\x64\x65nial\x18\x02 \x01(\x0b\x32\x15.trustlayer.v1.DenialH\x00\x12+\n\tfreshness\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessB\x08\n\x06result\"\x8b\x01\n\nWatchStart\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x15\n\rlast_revision\x18\x02 \x01(\x03\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x30\n\rmax_staleness\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nwatcher_id\x18\x05 \x01(\t\"4\n\tWatchPing\x12\r\n\x05nonce\x18\x01 \x01(\x03\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x03\"(\n\x0cWatchApplied\x12\x18\n\x10\x61pplied_revision\x18\x01 \x01(\x03\"\xaa\x01\n\x17WatchRevocationsRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.trustlayer.v1.WatchStartH\x00\x12(\n\x04ping\x18\x02 \x01(\x0b\x32\x18.trustlayer.v1.WatchPingH\x00\x12.\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x1b.trustlayer.v1.WatchAppliedH\x00\x42\t\n\x07message\"=\n\nWatchReady\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\"U\n\nRevocation\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x18\n\x0esession_digest\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07user_id\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"A\n\x0fRevocationBatch\x12.\n\x0brevocations\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.Revocation\",\n\tWatchPong\x12\r\n\x05nonce\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\" \n\x0cWatchBarrier\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\r\n\x0bWatchGoAway\"\x91\x02\n\x18WatchRevocationsResponse\x12*\n\x05ready\x18\x01 \x01(\x0b\x32\x19.trustlayer.v1.WatchReadyH\x00\x12\x35\n\x0brevocations\x18\x02 \x01(\x0b\x32\x1e.trustlayer.v1.RevocationBatchH\x00\x12(\n\x04pong\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.WatchPongH\x00\x12-\n\x07go_away\x18\x04 \x01(\x0b\x32\x1a.trustlayer.v1.WatchGoAwayH\x00\x12.\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x1b.trustlayer.v1.WatchBarrierH\x00\x42\t\n\x07message\"V\n\x0fSessionActivity\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12+\n\x08idle_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x15ReportActivityRequest\x12\x32\n\nactivities\x18\x01 \x03(\x0b\x32\x1e.trustlayer.v1.SessionActivity\"X\n\x0bSessionIdle\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12\x31\n\x0eidle_remaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"F\n\x16ReportActivityResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.trustlayer.v1.SessionIdle\"\'\n\x16PrewarmSessionsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"u\n\x17PrewarmSessionsResponse\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12\x30\n\x07session\x18\x02 \x01(\x0b\x32\x1f.trustlayer.v1.CacheableSession\x12\x10\n\x08revision\x18\x03 \x01(\x03\x32\xa9\x04\n\rBridgeService\x12i\n\x0fValidateSession\x12%.trustlayer.v1.ValidateSessionRequest\x1a&.trustlayer.v1.ValidateSessionResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01\x12\x66\n\x0eReportMismatch\x12$.trustlayer.v1.ReportMismatchRequest\x1a%.trustlayer.v1.ReportMismatchResponse\"\x07\x90\x02\x02\xa8\xca\x18\x01\x12p\n\x10WatchRevocations\x12&.trustlayer.v1.WatchRevocationsRequest\x1a\'.trustlayer.v1.WatchRevocationsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01(\x01\x30\x01\x12\x66\n\x0eReportActivity\x12$.trustlayer.v1.ReportActivityRequest\x1a%.trustlayer.v1.ReportActivityResponse\"\x07\x90\x02\x02\xa8\xca\x18\x01\x12k\n\x0fPrewarmSessions\x12%.trustlayer.v1.PrewarmSessionsRequest\x1a&.trustlayer.v1.PrewarmSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrustlayer/v1/bridge.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xd1\x01\n\x16ValidateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x14\n\x0cmin_revision\x18\x04 \x01(\x03\x12\x30\n\rmax_staleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb2\x01\n\x15ReportMismatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12.\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\x12\x13\n\x0bipv4_prefix\x18\x04 \x01(\r\x12\x13\n\x0bipv6_prefix\x18\x05 \x01(\r\"b\n\x16ReportMismatchResponse\x12%\n\x06\x64\x65nial\x18\x01 \x01(\x0b\x32\x15.trustlayer.v1.Denial\x12\x0f\n\x07revoked\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\"`\n\x0eSessionBinding\x12\x11\n\tclient_ip\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x1a\n\x12\x64\x65vice_fingerprint\x18\x03 \x01(\x0c\x12\x12\n\nuser_agent\x18\x04 \x01(\x0c\"\x8c\x02\n\x10\x43\x61\x63heableSession\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.Session\x12.\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x1d.trustlayer.v1.SessionBinding\x12\x35\n\x12\x61\x62solute_remaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eidle_remaining\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x61uthentication_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xac\x01\n\x17ValidateSessionResponse\x12\x31\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x1f.trustlayer.v1.CacheableSessionH\x00\x12\'\n\x06\x64\x65nial\x18\x02 \x01(\x0b\x32\x15.trustlayer.v1.DenialH\x00\x12+\n\tfreshness\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessB\x08\n\x06result\"\x8b\x01\n\nWatchStart\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x15\n\rlast_revision\x18\x02 \x01(\x03\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x30\n\rmax_staleness\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nwatcher_id\x18\x05 \x01(\t\"I\n\x0b\x44\x65nialCount\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.trustlayer.v1.DenialReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x94\x02\n\x0eSidecarFigures\x12)\n\x06uptime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nlease_held\x18\x02 \x01(\x08\x12,\n\tlease_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63\x61\x63hed_sessions\x18\x04 \x01(\x03\x12\x0c\n\x04hits\x18\x05 \x01(\x03\x12\x0e\n\x06misses\x18\x06 \x01(\x03\x12\x13\n\x0bunavailable\x18\x07 \x01(\x03\x12\x1c\n\x14\x61nswers_beyond_lease\x18\x08 \x01(\x03\x12+\n\x07\x64\x65nials\x18\t \x03(\x0b\x32\x1a.trustlayer.v1.DenialCount\"d\n\tWatchPing\x12\r\n\x05nonce\x18\x01 \x01(\x03\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x03\x12.\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x1d.trustlayer.v1.SidecarFigures\"(\n\x0cWatchApplied\x12\x18\n\x10\x61pplied_revision\x18\x01 \x01(\x03\"\xaa\x01\n\x17WatchRevocationsRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.trustlayer.v1.WatchStartH\x00\x12(\n\x04ping\x18\x02 \x01(\x0b\x32\x18.trustlayer.v1.WatchPingH\x00\x12.\n\x07\x61pplied\x18\x03 \x01(\x0b\x32\x1b.trustlayer.v1.WatchAppliedH\x00\x42\t\n\x07message\"=\n\nWatchReady\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\"U\n\nRevocation\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x18\n\x0esession_digest\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07user_id\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"A\n\x0fRevocationBatch\x12.\n\x0brevocations\x18\x01 \x03(\x0b\x32\x19.trustlayer.v1.Revocation\",\n\tWatchPong\x12\r\n\x05nonce\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\" \n\x0cWatchBarrier\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\r\n\x0bWatchGoAway\"\x91\x02\n\x18WatchRevocationsResponse\x12*\n\x05ready\x18\x01 \x01(\x0b\x32\x19.trustlayer.v1.WatchReadyH\x00\x12\x35\n\x0brevocations\x18\x02 \x01(\x0b\x32\x1e.trustlayer.v1.RevocationBatchH\x00\x12(\n\x04pong\x18\x03 \x01(\x0b\x32\x18.trustlayer.v1.WatchPongH\x00\x12-\n\x07go_away\x18\x04 \x01(\x0b\x32\x1a.trustlayer.v1.WatchGoAwayH\x00\x12.\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x1b.trustlayer.v1.WatchBarrierH\x00\x42\t\n\x07message\"V\n\x0fSessionActivity\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12+\n\x08idle_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x15ReportActivityRequest\x12\x32\n\nactivities\x18\x01 \x03(\x0b\x32\x1e.trustlayer.v1.SessionActivity\"X\n\x0bSessionIdle\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12\x31\n\x0eidle_remaining\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"F\n\x16ReportActivityResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.trustlayer.v1.SessionIdle\"\'\n\x16PrewarmSessionsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"u\n\x17PrewarmSessionsResponse\x12\x16\n\x0esession_digest\x18\x01 \x01(\x0c\x12\x30\n\x07session\x18\x02 \x01(\x0b\x32\x1f.trustlayer.v1.CacheableSession\x12\x10\n\x08revision\x18\x03 \x01(\x03\x32\xa9\x04\n\rBridgeService\x12i\n\x0fValidateSession\x12%.trustlayer.v1.ValidateSessionRequest\x1a&.trustlayer.v1.ValidateSessionResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01\x12\x66\n\x0eReportMismatch\x12$.trustlayer.v1.ReportMismatchRequest\x1a%.trustlayer.v1.ReportMismatchResponse\"\x07\x90\x02\x02\xa8\xca\x18\x01\x12p\n\x10WatchRevocations\x12&.trustlayer.v1.WatchRevocationsRequest\x1a\'.trustlayer.v1.WatchRevocationsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01(\x01\x30\x01\x12\x66\n\x0eReportActivity\x12$.trustlayer.v1.ReportActivityRequest\x1a%.trustlayer.v1.ReportActivityResponse\"\x07\x90\x02\x02\xa8\xca\x18\x01\x12k\n\x0fPrewarmSessions\x12%.trustlayer.v1.PrewarmSessionsRequest\x1a&.trustlayer.v1.PrewarmSessionsResponse\"\x07\x90\x02\x01\xa8\xca\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,38 +58,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATESESSIONRESPONSE']._serialized_end=1168
   _globals['_WATCHSTART']._serialized_start=1171
   _globals['_WATCHSTART']._serialized_end=1310
-  _globals['_WATCHPING']._serialized_start=1312
-  _globals['_WATCHPING']._serialized_end=1364
-  _globals['_WATCHAPPLIED']._serialized_start=1366
-  _globals['_WATCHAPPLIED']._serialized_end=1406
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=1409
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=1579
-  _globals['_WATCHREADY']._serialized_start=1581
-  _globals['_WATCHREADY']._serialized_end=1642
-  _globals['_REVOCATION']._serialized_start=1644
-  _globals['_REVOCATION']._serialized_end=1729
-  _globals['_REVOCATIONBATCH']._serialized_start=1731
-  _globals['_REVOCATIONBATCH']._serialized_end=1796
-  _globals['_WATCHPONG']._serialized_start=1798
-  _globals['_WATCHPONG']._serialized_end=1842
-  _globals['_WATCHBARRIER']._serialized_start=1844
-  _globals['_WATCHBARRIER']._serialized_end=1876
-  _globals['_WATCHGOAWAY']._serialized_start=1878
-  _globals['_WATCHGOAWAY']._serialized_end=1891
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=1894
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=2167
-  _globals['_SESSIONACTIVITY']._serialized_start=2169
-  _globals['_SESSIONACTIVITY']._serialized_end=2255
-  _globals['_REPORTACTIVITYREQUEST']._serialized_start=2257
-  _globals['_REPORTACTIVITYREQUEST']._serialized_end=2332
-  _globals['_SESSIONIDLE']._serialized_start=2334
-  _globals['_SESSIONIDLE']._serialized_end=2422
-  _globals['_REPORTACTIVITYRESPONSE']._serialized_start=2424
-  _globals['_REPORTACTIVITYRESPONSE']._serialized_end=2494
-  _globals['_PREWARMSESSIONSREQUEST']._serialized_start=2496
-  _globals['_PREWARMSESSIONSREQUEST']._serialized_end=2535
-  _globals['_PREWARMSESSIONSRESPONSE']._serialized_start=2537
-  _globals['_PREWARMSESSIONSRESPONSE']._serialized_end=2654
-  _globals['_BRIDGESERVICE']._serialized_start=2657
-  _globals['_BRIDGESERVICE']._serialized_end=3210
+  _globals['_DENIALCOUNT']._serialized_start=1312
+  _globals['_DENIALCOUNT']._serialized_end=1385
+  _globals['_SIDECARFIGURES']._serialized_start=1388
+  _globals['_SIDECARFIGURES']._serialized_end=1664
+  _globals['_WATCHPING']._serialized_start=1666
+  _globals['_WATCHPING']._serialized_end=1766
+  _globals['_WATCHAPPLIED']._serialized_start=1768
+  _globals['_WATCHAPPLIED']._serialized_end=1808
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=1811
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=1981
+  _globals['_WATCHREADY']._serialized_start=1983
+  _globals['_WATCHREADY']._serialized_end=2044
+  _globals['_REVOCATION']._serialized_start=2046
+  _globals['_REVOCATION']._serialized_end=2131
+  _globals['_REVOCATIONBATCH']._serialized_start=2133
+  _globals['_REVOCATIONBATCH']._serialized_end=2198
+  _globals['_WATCHPONG']._serialized_start=2200
+  _globals['_WATCHPONG']._serialized_end=2244
+  _globals['_WATCHBARRIER']._serialized_start=2246
+  _globals['_WATCHBARRIER']._serialized_end=2278
+  _globals['_WATCHGOAWAY']._serialized_start=2280
+  _globals['_WATCHGOAWAY']._serialized_end=2293
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=2296
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=2569
+  _globals['_SESSIONACTIVITY']._serialized_start=2571
+  _globals['_SESSIONACTIVITY']._serialized_end=2657
+  _globals['_REPORTACTIVITYREQUEST']._serialized_start=2659
+  _globals['_REPORTACTIVITYREQUEST']._serialized_end=2734
+  _globals['_SESSIONIDLE']._serialized_start=2736
+  _globals['_SESSIONIDLE']._serialized_end=2824
+  _globals['_REPORTACTIVITYRESPONSE']._serialized_start=2826
+  _globals['_REPORTACTIVITYRESPONSE']._serialized_end=2896
+  _globals['_PREWARMSESSIONSREQUEST']._serialized_start=2898
+  _globals['_PREWARMSESSIONSREQUEST']._serialized_end=2937
+  _globals['_PREWARMSESSIONSRESPONSE']._serialized_start=2939
+  _globals['_PREWARMSESSIONSRESPONSE']._serialized_end=3056
+  _globals['_BRIDGESERVICE']._serialized_start=3059
+  _globals['_BRIDGESERVICE']._serialized_end=3612
 # @@protoc_insertion_point(module_scope)

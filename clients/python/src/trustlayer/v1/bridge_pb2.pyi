@@ -320,6 +320,102 @@ class WatchStart(_message.Message):
 Global___WatchStart: _TypeAlias = WatchStart  # noqa: Y015
 
 @_typing.final
+class DenialCount(_message.Message):
+    """Answers of one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _types_pb2.DenialReason.ValueType
+    """The reason; unspecified for those that the sidecar does not know."""
+    count: _builtins.int
+    """How many, since start."""
+    def __init__(
+        self,
+        *,
+        reason: _types_pb2.DenialReason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DenialCount: _TypeAlias = DenialCount  # noqa: Y015
+
+@_typing.final
+class SidecarFigures(_message.Message):
+    """What a sidecar has counted since it started. No user, session or route is in
+    it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPTIME_FIELD_NUMBER: _builtins.int
+    LEASE_HELD_FIELD_NUMBER: _builtins.int
+    LEASE_AGE_FIELD_NUMBER: _builtins.int
+    CACHED_SESSIONS_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    ANSWERS_BEYOND_LEASE_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
+    lease_held: _builtins.bool
+    """Whether the cache could be trusted when this was sent."""
+    cached_sessions: _builtins.int
+    """Sessions in the cache."""
+    hits: _builtins.int
+    """Answers from the cache."""
+    misses: _builtins.int
+    """Questions that needed Flowless."""
+    unavailable: _builtins.int
+    """Questions that ended UNAVAILABLE. They are among the misses."""
+    answers_beyond_lease: _builtins.int
+    """Answers served after the lease had run out, where a rule allows it. They are
+    among the misses.
+    """
+    @_builtins.property
+    def uptime(self) -> _duration_pb2.Duration:
+        """Time since start: when it becomes less, the sidecar has started anew and the
+        counts begin at zero.
+        """
+
+    @_builtins.property
+    def lease_age(self) -> _duration_pb2.Duration:
+        """Time since the ping was sent that the lease runs from. Absent when there never
+        was a lease, and after it was dropped.
+        """
+
+    @_builtins.property
+    def denials(self) -> _containers.RepeatedCompositeFieldContainer[Global___DenialCount]:
+        """Denials, from the cache or not; reasons without any may be left out. At most 64
+        are looked at.
+        """
+
+    def __init__(
+        self,
+        *,
+        uptime: _duration_pb2.Duration | None = ...,
+        lease_held: _builtins.bool = ...,
+        lease_age: _duration_pb2.Duration | None = ...,
+        cached_sessions: _builtins.int = ...,
+        hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        unavailable: _builtins.int = ...,
+        answers_beyond_lease: _builtins.int = ...,
+        denials: _abc.Iterable[Global___DenialCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_age", b"lease_age", "uptime", b"uptime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_beyond_lease", b"answers_beyond_lease", "cached_sessions", b"cached_sessions", "denials", b"denials", "hits", b"hits", "lease_age", b"lease_age", "lease_held", b"lease_held", "misses", b"misses", "unavailable", b"unavailable", "uptime", b"uptime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SidecarFigures: _TypeAlias = SidecarFigures  # noqa: Y015
+
+@_typing.final
 class WatchPing(_message.Message):
     """Asks for proof of freshness."""
 
@@ -327,19 +423,28 @@ class WatchPing(_message.Message):
 
     NONCE_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
     """Repeated in the pong. Increases by at least one each time."""
     applied_revision: _builtins.int
     """The last revision that the sidecar has applied."""
+    @_builtins.property
+    def figures(self) -> Global___SidecarFigures:
+        """With some pings, for operators to look at: nothing is decided by it, and what
+        cannot be true is left out without an error. A watcher that sends none is
+        listed without figures.
+        """
+
     def __init__(
         self,
         *,
         nonce: _builtins.int = ...,
         applied_revision: _builtins.int = ...,
+        figures: Global___SidecarFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "figures", b"figures", "nonce", b"nonce"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
