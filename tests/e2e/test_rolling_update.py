@@ -12,7 +12,7 @@ import pytest
 from tests.support.kubelet import grpc_probe, terminate, until
 from tests.support.kubernetes_service import Service
 from tests.support.load import Load
-from tests.support.previous import is_there, previous_code
+from tests.support.previous import is_there, previous_code, python_for
 from tests.support.system import App
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port
@@ -41,6 +41,7 @@ class Pod:
             listen=self.address,
             database_url=database_url,
             environment={**SETTINGS, **environment, "FLOWLESS_HEALTH_LISTEN": self.health},
+            python=python_for(environment),
         )
 
     def ready(self) -> bool:
@@ -63,8 +64,7 @@ class Cluster:
         """Replace one pod after the other, none before its successor is ready (maxSurge 1, maxUnavailable 0)."""
         for old, new in zip(leaving, coming, strict=True):
             new.process.start()
-            if new in self.new:
-                until(new.ready)
+            until(new.ready)
             self.service.add(new.address)
             removal = threading.Timer(PROPAGATION_SECONDS, self.service.remove, [old.address])
             removal.start()

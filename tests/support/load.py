@@ -37,7 +37,7 @@ class Load:
             ),
         }
         if email:
-            self._kinds["login and revoke"] = lambda: _log_in_and_revoke(app, email)
+            self._kinds["login and revoke"] = lambda: log_in_and_revoke(app, email)
         self.done: Counter[str] = Counter()
         self.failures: Counter[tuple[str, str, str]] = Counter()
         self._stop = threading.Event()
@@ -77,7 +77,8 @@ class Load:
             thread.join()
 
 
-def _log_in_and_revoke(app: App, email: str) -> None:
+def log_in_and_revoke(app: App, email: str) -> None:
+    """Log in, use the session, revoke it, and find it refused."""
     login = app.log_in(email)
     _expect(app.validate(login.session_id).HasField("session"))
     request = session_pb2.RevokeSessionRequest(handle=login.session.handle)
