@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 import grpc
+from google.protobuf import descriptor_pb2
 
 from bridge_sidecar.upstream import RelayedResponse, refuses_bridge, revision_in
 from trust_core import grpc_edge
@@ -26,6 +27,12 @@ _SERVICES: Final = (
 _MAKES_A_SESSION: Final = frozenset(
     ("/trustlayer.v1.SessionService/Login", "/trustlayer.v1.SessionService/RotateSession")
 )
+_REPEATABLE: Final = frozenset(
+    f"/{service.full_name}/{method.name}"
+    for service in _SERVICES
+    for method in service.methods
+    if method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
+)
 Context = grpc_edge.Context
 
 
@@ -36,8 +43,13 @@ class UnknownMethodError(Exception):
 class RelayTarget(Protocol):
     """Where calls go."""
 
-    async def relay(self, method: str, request: bytes, *, timeout_seconds: float) -> RelayedResponse:
-        """Pass a call through; raises `grpc.aio.AioRpcError`."""
+    async def relay(
+        self, method: str, request: bytes, *, timeout_seconds: float, repeatable: bool
+    ) -> RelayedResponse:
+        """Pass a call through, which may be made more than once if it is repeatable.
+
+        Raises `grpc.aio.AioRpcError`.
+        """
         ...
 
     def doubt_secret(self) -> None:
@@ -140,6 +152,7 @@ class Relay(grpc.GenericRpcHandler):
                 path,
                 request,
                 timeout_seconds=self._default_timeout_seconds if remaining is None else remaining,
+                repeatable=path in _REPEATABLE,
             )
         except grpc.aio.AioRpcError as error:
             revision = revision_in(error.trailing_metadata())

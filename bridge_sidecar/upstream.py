@@ -1,9 +1,11 @@
 """Everything that goes to Flowless: the channel, the credential on each call, deadlines, and what errors mean.
 
-A validation that a replica could not take (it is gone, or about to go) is asked again at once, of another replica if
-there is one, a few times within its own deadline: it has no side effects, and a rolling restart of Flowless must not
-be seen by an app. Nothing else is retried here: a relayed call may not be safe to repeat, and the watch has its own
-backoff. The channel reconnects by itself, with a short capped backoff, and spreads calls over all addresses.
+A rolling update of Flowless must not be seen by an app. So a call that a replica never took is made again at once,
+of another replica if there is one, a few times within its own deadline; and a call that may be repeated, as the proto
+says of it (`idempotency_level`), also when its replica is gone and nobody knows how far it came. A login whose
+replica was killed under it is not repeated: that would be another login. The watch has its own backoff. The channel
+reconnects by itself, with a short capped backoff, looks its name up again when it loses a replica, and spreads calls
+over all addresses.
 """
 
 import asyncio
@@ -42,6 +44,7 @@ OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),  # a restarted replica is in use before the next one goes
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # so is a new one; 30 s otherwise
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
@@ -69,8 +72,10 @@ _NOT_ACCEPTED: Final = (
 )
 _REPORT_TIMEOUT_SECONDS: Final = 5.0
 _LONG_AGO_NS: Final = 2**62
-_PAUSES_SECONDS: Final = (0.005, 0.05)
+_PAUSES_SECONDS: Final = (0.005, 0.05, 0.2)
 """Before asking another replica."""
+_CUT_AT_ONCE_SECONDS: Final = 1.0
+"""A server that drains lets a call that it has taken go on for longer than this."""
 
 
 def refuses_bridge(error: grpc.RpcError) -> bool:
@@ -82,12 +87,20 @@ def refuses_bridge(error: grpc.RpcError) -> bool:
     return reason in _REFUSALS or (not reason and error.code() in _REFUSING_CODES)
 
 
-def _not_taken(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the replica did not finish the call for want of a replica: not reachable, about to stop, or stopping.
+def _never_taken(error: grpc.aio.AioRpcError, *, after_seconds: float) -> bool:
+    """Whether the replica refused the call before anything was done, since it is about to stop or stops.
 
-    A server that stops ends a call that it has just accepted as CANCELLED; a call that this side cancels raises
+    A server that stops cuts a call that arrives at this moment, as CANCELLED and without a word; one that runs
+    already it cuts so only when the time to drain is over. A call that this side cancels raises
     `asyncio.CancelledError` instead.
     """
+    reason = grpc_edge.reason_of(error)
+    cut = error.code() is grpc.StatusCode.CANCELLED and not reason and after_seconds < _CUT_AT_ONCE_SECONDS
+    return cut or reason == Reason.DRAINING
+
+
+def _not_finished(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call was not finished for want of a replica; how far it came is not known."""
     gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     return gone and grpc_edge.reason_of(error) in ("", Reason.DRAINING)
 
@@ -205,7 +218,12 @@ class Upstream:
             session_id=session_id, min_revision=min_revision, max_staleness=self._tolerated_age
         )
         try:
-            response = await self._ask_a_replica(request, timeout_seconds)
+            response = await self._taken(
+                _VALIDATE,
+                lambda metadata, left: self._bridge.ValidateSession(request, timeout=left, metadata=metadata),
+                timeout_seconds=timeout_seconds,
+                repeatable=True,
+            )
         except grpc.aio.AioRpcError as error:
             problem = self.explain(error)
             if problem.reason is Reason.NOT_IMPLEMENTED:
@@ -213,21 +231,28 @@ class Upstream:
             raise problem from None
         return _answer(_understood(response))
 
-    async def _ask_a_replica(
-        self, request: bridge_pb2.ValidateSessionRequest, timeout_seconds: float
-    ) -> bridge_pb2.ValidateSessionResponse:
+    async def _taken(
+        self,
+        method: str,
+        call: Callable[[Metadata, float], Awaitable[T]],
+        *,
+        timeout_seconds: float,
+        repeatable: bool,
+    ) -> T:
+        """Make a call until a replica takes it or, if it is repeatable, finishes it.
+
+        `call` is given its metadata and the seconds left.
+        """
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_seconds
         for pause in (*_PAUSES_SECONDS, None):
+            began = loop.time()
             try:
-                return await self._called(
-                    _VALIDATE,
-                    lambda metadata: self._bridge.ValidateSession(
-                        request, timeout=max(0.0, ends - loop.time()), metadata=metadata
-                    ),
-                )
+                return await self._called(method, lambda metadata: call(metadata, max(0.0, ends - loop.time())))
             except grpc.aio.AioRpcError as error:
-                if pause is None or not _not_taken(error) or loop.time() + pause >= ends:
+                never_taken = _never_taken(error, after_seconds=loop.time() - began)
+                again = never_taken or (repeatable and _not_finished(error))
+                if pause is None or not again or loop.time() + pause >= ends:
                     raise
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -248,9 +273,11 @@ class Upstream:
             ipv6_prefix=rule.ip_prefixes.v6,
         )
         try:
-            response = await self._called(
+            response = await self._taken(
                 _REPORT_MISMATCH,
-                lambda metadata: self._bridge.ReportMismatch(request, timeout=timeout_seconds, metadata=metadata),
+                lambda metadata, left: self._bridge.ReportMismatch(request, timeout=left, metadata=metadata),
+                timeout_seconds=timeout_seconds,
+                repeatable=True,
             )
         except grpc.aio.AioRpcError as error:
             raise self.explain(error) from None
@@ -300,20 +327,20 @@ class Upstream:
         """Whether the watch stream that was opened last is on a channel that another one has replaced."""
         return self._watched is not self._channels.current
 
-    async def relay(self, method: str, request: bytes, *, timeout_seconds: float) -> RelayedResponse:
+    async def relay(
+        self, method: str, request: bytes, *, timeout_seconds: float, repeatable: bool
+    ) -> RelayedResponse:
         """Pass one unary call through as bytes. Raises `grpc.aio.AioRpcError` as upstream sent it.
 
-        Cancelling the caller cancels the call.
+        `repeatable`: done twice, it does what it does once. Cancelling the caller cancels the call.
         """
-        ends = asyncio.get_running_loop().time() + timeout_seconds
 
-        async def made(metadata: Metadata) -> RelayedResponse:
-            left = max(0.0, ends - asyncio.get_running_loop().time())
+        async def made(metadata: Metadata, left: float) -> RelayedResponse:
             call = self._passing(method)(request, timeout=left, metadata=metadata)
             data = await call
             return RelayedResponse(data=data, revision=revision_in(await call.trailing_metadata()))
 
-        return await self._called(method, made)
+        return await self._taken(method, made, timeout_seconds=timeout_seconds, repeatable=repeatable)
 
     def _passing(self, method: str) -> Any:
         channel = self._channels.current

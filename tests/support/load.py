@@ -11,17 +11,20 @@ from typing import Self
 import grpc
 
 from tests.support.flowless import outcome
-from tests.support.system import App
+from tests.support.system import CALL_SECONDS, App
 from trust_core.identifiers import new_session_id
-from trustlayer.v1 import identity_pb2, types_pb2
+from trustlayer.v1 import identity_pb2, session_pb2, types_pb2
 
 WAIT_SECONDS = 30.0
 
 
 class Load:
-    """Hits, misses and relayed calls, one after the other in a thread for each kind; every failure is kept."""
+    """Hits, misses and relayed calls, one after the other in a thread for each kind; every failure is kept.
 
-    def __init__(self, channel: grpc.Channel, *, session_id: str, user_id: str) -> None:
+    With an e-mail address also logins, each of which is validated, revoked and refused.
+    """
+
+    def __init__(self, channel: grpc.Channel, *, session_id: str, user_id: str, email: str = "") -> None:
         app = App(channel)
         self._kinds: dict[str, Callable[[], None]] = {
             "hit": lambda: _expect(app.validate(session_id).HasField("session")),
@@ -33,6 +36,8 @@ class Load:
                 app.identity.GetUser(identity_pb2.GetUserRequest(user_id=user_id), timeout=10).user.id == user_id
             ),
         }
+        if email:
+            self._kinds["login and revoke"] = lambda: log_in_and_revoke(app, email)
         self.done: Counter[str] = Counter()
         self.failures: Counter[tuple[str, str, str]] = Counter()
         self._stop = threading.Event()
@@ -70,6 +75,16 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+def log_in_and_revoke(app: App, email: str) -> None:
+    """Log in, use the session, revoke it, and find it refused."""
+    login = app.log_in(email)
+    _expect(app.validate(login.session_id).HasField("session"))
+    request = session_pb2.RevokeSessionRequest(handle=login.session.handle)
+    revision = app.sessions.RevokeSession(request, timeout=CALL_SECONDS).revision
+    refused = app.validate(login.session_id, min_revision=revision)
+    _expect(refused.denial.reason == types_pb2.DENIAL_REASON_REVOKED)
 
 
 def _expect(told: bool) -> None:

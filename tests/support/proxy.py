@@ -105,9 +105,12 @@ class Proxy:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
+    def _where(self) -> tuple[str, int]:
+        return self._target
+
     def _carry(self, near: socket.socket) -> None:
         try:
-            far = socket.create_connection(self._target, 5)
+            far = socket.create_connection(self._where(), 5)
         except OSError:
             return
         with far:

@@ -53,6 +53,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         self.validate_gate.set()
         self.relay_error: TrustError | None = None
         self.relay_abort: tuple[grpc.StatusCode, str] | None = None
+        self.relay_aborts: list[tuple[grpc.StatusCode, str]] = []
+        """Each for one call, before `relay_abort`, which is for all."""
         self.relay_gate = asyncio.Event()
         self.relay_gate.set()
         self.activity_error: TrustError | None = None
@@ -285,6 +287,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
             raise
         if self.relay_error is not None:
             raise self.relay_error
+        if self.relay_aborts:
+            await context.abort(*self.relay_aborts.pop(0))
         if self.relay_abort is not None:
             await context.abort(*self.relay_abort)
 

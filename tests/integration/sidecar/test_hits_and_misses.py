@@ -147,14 +147,14 @@ async def test_a_call_that_a_stopping_replica_drops_is_asked_again_and_only_a_fe
     async with running_sidecar(run_dir) as app:
         session_id = new_id()
         app.flowless.add_session(session_id)
-        app.flowless.validate_aborts = [(code, "going"), (code, "gone")]
+        app.flowless.validate_aborts = [(code, "going"), (code, "going"), (code, "gone")]
         assert (await app.validate(session_id)).HasField("session")
-        assert len(app.flowless.validate_requests) == 3
-        app.flowless.validate_aborts = [(code, "gone")] * 4
+        assert len(app.flowless.validate_requests) == 4
+        app.flowless.validate_aborts = [(code, "gone")] * 5
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await app.validate(new_id())
         assert reason(failed.value) == "UPSTREAM_UNAVAILABLE"
-        assert len(app.flowless.validate_requests) == 6
+        assert len(app.flowless.validate_requests) == 8
 
 
 async def test_a_call_that_failed_for_another_reason_is_not_asked_again(run_dir: Path) -> None:

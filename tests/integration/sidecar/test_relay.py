@@ -8,7 +8,7 @@ import pytest
 
 from bridge_sidecar.relay import UnknownMethodError, resolve
 from tests.support.rpc import reason, status_of
-from tests.support.sidecar import new_id, running_sidecar, until
+from tests.support.sidecar import Running, new_id, running_sidecar, until
 from trust_core.errors import Reason, TrustError, Violation, invalid
 from trust_core.grpc_edge import REVISION_KEY
 from trustlayer.v1 import admin_pb2, identity_pb2, session_pb2, trust_token_pb2, types_pb2
@@ -113,6 +113,51 @@ async def test_text_of_what_stands_before_flowless_never_reaches_the_app(
         assert (failed.value.code(), reason(failed.value)) == (code, named)
         assert "hunter2" not in repr(failed.value)
         assert "10.0.0.5" not in repr(failed.value)
+
+
+async def test_a_call_that_a_replica_never_took_is_made_again_whatever_it_does(run_dir: Path) -> None:
+    async with running_sidecar(run_dir) as app:
+        app.flowless.relay_aborts = [(grpc.StatusCode.CANCELLED, "")] * 3
+        await app.sessions.Login(session_pb2.LoginRequest(login=new_id()))
+        assert len(app.flowless.relayed_metadata) == 4
+        app.flowless.relay_aborts = [(grpc.StatusCode.CANCELLED, "")] * 5
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await app.sessions.Login(session_pb2.LoginRequest(login=new_id()))
+        assert reason(failed.value) == "UPSTREAM_UNAVAILABLE"
+        assert len(app.flowless.relayed_metadata) == 8
+
+
+async def test_a_call_that_is_cut_after_a_while_may_have_been_taken_and_is_made_again_only_if_it_may_be(
+    run_dir: Path,
+) -> None:
+    async def cut_later(app: Running) -> None:
+        await asyncio.sleep(1.2)
+        app.flowless.relay_gate.set()
+
+    async with running_sidecar(run_dir) as app:
+        for made in (1, 3):
+            app.flowless.relay_gate.clear()
+            app.flowless.relay_aborts = [(grpc.StatusCode.CANCELLED, "")]
+            cutting = asyncio.create_task(cut_later(app))
+            if made == 1:
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await app.sessions.Login(session_pb2.LoginRequest(login=new_id()), timeout=20)
+                assert reason(failed.value) == "UPSTREAM_UNAVAILABLE"
+            else:
+                await app.sessions.Logout(session_pb2.LogoutRequest(session_id=new_id()), timeout=20)
+            await cutting
+            assert len(app.flowless.relayed_metadata) == made
+
+
+async def test_a_call_whose_replica_is_gone_is_made_again_only_if_it_may_be(run_dir: Path) -> None:
+    async with running_sidecar(run_dir) as app:
+        app.flowless.relay_aborts = [(grpc.StatusCode.UNAVAILABLE, "Socket closed")]
+        with pytest.raises(grpc.aio.AioRpcError):
+            await app.sessions.Login(session_pb2.LoginRequest(login=new_id()))
+        assert len(app.flowless.relayed_metadata) == 1
+        app.flowless.relay_aborts = [(grpc.StatusCode.UNAVAILABLE, "Socket closed")]
+        await app.sessions.Logout(session_pb2.LogoutRequest(session_id=new_id()))
+        assert len(app.flowless.relayed_metadata) == 3
 
 
 async def test_an_unreachable_flowless_is_named_in_our_words(run_dir: Path) -> None:
