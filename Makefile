@@ -142,6 +142,18 @@ faults-by-kind: $(INSTALLED) ## a thousand revocations under each kind of fault,
 faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, and the table in docs/guarantee.md
 	@$(PY) -m tests.faults.delay --write
 
+## ---- soak ----
+
+# MINUTES= or HOURS= how long; SOAK_ARGS= whatever `python -m tests.soak --help` lists.
+HOURS ?=
+.PHONY: soak
+soak: $(INSTALLED) ## both programs at work with faults for MINUTES=3, or HOURS=N: does memory, or anything else, grow?
+	@$(PY) -m tests.soak $(if $(HOURS),--hours $(HOURS),--minutes $(if $(filter file,$(origin MINUTES)),3,$(MINUTES))) $(SOAK_ARGS)
+
+.PHONY: soak-quick
+soak-quick: $(INSTALLED) ## the same in about a minute: finds what leaks grossly
+	@$(PY) -m tests.soak --minutes 1 $(SOAK_ARGS)
+
 ## ---- images ----
 
 .PHONY: image-root
