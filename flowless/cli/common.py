@@ -11,6 +11,7 @@ import typer
 
 from flowless.adapters.sql.migrate import SchemaError
 from flowless.bootstrap import Flowless, open_flowless
+from flowless.cli.printable import printable
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.audit import OPERATOR, Actor
 from trust_core import core_dumps, logs
@@ -108,6 +109,10 @@ def show_one(row: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def _cell(value: object) -> str:
+    return printable(_text(value))
+
+
+def _text(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, datetime):
