@@ -19,7 +19,7 @@ from rich.live import Live
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
-from flowless.adapters.sql.migrate import SchemaError, require_current
+from flowless.adapters.sql.migrate import SchemaError, require_served
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.bootstrap import open_database
@@ -162,7 +162,7 @@ async def _looking(settings: Settings) -> AsyncIterator[_Looker]:
         raise SchemaError(f"no file {settings.database_file}: run `flowless migrate`")
     database = open_database(settings)
     try:
-        await require_current(database)
+        await require_served(database)
         yield _Looker(database)
     finally:
         await database.close()
