@@ -161,7 +161,8 @@ class Sessions:
         if denial not in modes.MISMATCHES:
             return MismatchReport(denial=denial, revoked=False, revision=read.revision)
         event = by.event(Action.SESSION_MISMATCH, now=now, reason=denial.name, mode=mode.name)
-        revision = await self._store.revoke(key, now=now, event=event)
+        # By its handle: a rotation that came between has given it another id, which whoever used it may hold by now.
+        revision = await self._store.revoke_handle(judged.session.handle, now=now, event=event)
         return MismatchReport(denial=denial, revoked=True, revision=revision)
 
     async def log_out(self, session_id: str, *, by: Actor) -> int:

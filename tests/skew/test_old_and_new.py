@@ -12,7 +12,7 @@ import pytest
 from tests.support.load import log_in_and_revoke
 from tests.support.previous import previous_code, python_for
 from tests.support.rpc import reason
-from tests.support.system import BRIDGE, App
+from tests.support.system import BRIDGE, BROWSER, App
 from tools.processes import TESTING, FlowlessProcess, ProcessError, SidecarProcess
 from trust_core.identifiers import new_session_id
 from trustlayer.v1 import session_pb2, types_pb2
@@ -47,7 +47,7 @@ def the_main_job(app: App, email: str) -> None:
     assert app.validate(login.session_id).denial.reason == types_pb2.DENIAL_REASON_REVOKED
     log_in_and_revoke(app, email)
     with pytest.raises(grpc.RpcError) as wrong:
-        app.sessions.Login(session_pb2.LoginRequest(login=email, password="not this one"))
+        app.sessions.Login(session_pb2.LoginRequest(login=email, password="not this one", context=BROWSER))
     assert reason(wrong.value) == "LOGIN_REFUSED"
     assert app.status().lease_held
 

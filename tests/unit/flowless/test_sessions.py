@@ -26,7 +26,7 @@ from tests.support.passwords import new_hasher
 from tests.support.stores import BY, Stores, counting_random, sqlite
 from trust_core.errors import Reason, TrustError
 from trust_core.identifiers import digest
-from trust_core.modes import DenialReason, RequestContext
+from trust_core.modes import DenialReason, RequestContext, ValidationMode
 
 PASSWORD = "correct horse battery"
 CONTEXT = RequestContext("203.0.113.7", "device", "agent")
@@ -166,6 +166,30 @@ async def test_a_login_that_was_checked_before_all_sessions_were_revoked_is_refu
     assert caught.value.reason is Reason.LOGIN_REFUSED
     page = await identity.sessions.list(user.id, page_size=0, before=None)
     assert page.sessions == []
+
+
+async def test_a_mismatch_revokes_the_session_also_when_its_id_was_rotated_meanwhile(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await identity.register()
+    stolen = await identity.log_in()
+    read = identity.stores.sessions.read
+    rotated: list[NewSession] = []
+
+    async def read_and_rotate(key: bytes) -> Any:
+        found = await read(key)
+        monkeypatch.setattr(identity.stores.sessions, "read", read)
+        rotated.append(await identity.sessions.rotate(stolen.session_id, by=BY))
+        return found
+
+    monkeypatch.setattr(identity.stores.sessions, "read", read_and_rotate)
+    elsewhere = RequestContext("198.51.100.9", "device", "agent")
+    report = await identity.sessions.report_mismatch(
+        stolen.session_id, mode=ValidationMode.STANDARD, context=elsewhere, by=BY
+    )
+    assert (report.denial, report.revoked) == (DenialReason.IP_MISMATCH, True)
+    assert await identity.validate(rotated[0].session_id) is DenialReason.REVOKED
+    assert report.revision == await identity.stores.end()
 
 
 async def test_a_login_loses_against_the_deletion_of_its_user(
