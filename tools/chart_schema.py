@@ -144,7 +144,6 @@ def flowless() -> Schema:
         image=IMAGE,
         imagePullSecrets={"type": "array", "items": obj(("name",), name=GIVEN_NAME)},
         replicas=whole(1, 100),
-        workers=whole(1, 64),
         extraLabels=TEXTS,
         extraAnnotations=TEXTS,
         podLabels=TEXTS,

@@ -38,7 +38,6 @@ FLOWLESS_HEALTH_LISTEN: 0.0.0.0:7680
 {{- if $v.metrics.enabled }}
 FLOWLESS_METRICS_LISTEN: 0.0.0.0:7690
 {{- end }}
-FLOWLESS_WORKERS: {{ $v.workers | quote }}
 {{- if $v.tls.insecure }}
 FLOWLESS_INSECURE_LISTEN: "true"
 {{- else }}
