@@ -133,6 +133,7 @@ FLOWLESS_{{ upper $name }}: {{ include "flowless.settingText" $value | quote }}
 - name: {{ index . 0 }}
   secret:
     secretName: {{ $ca.secret }}
+    defaultMode: 0440
     items: [{key: {{ $ca.key | quote }}, path: ca.crt}]
 {{- else if $ca.configMap -}}
 - name: {{ index . 0 }}

@@ -1,6 +1,7 @@
 """The smallest app that knows its users: it asks the sidecar beside it about the session id of each request.
 
-It holds no secret. GET / welcomes whoever the session id in the cookie `session_id` belongs to; /healthz is for probes.
+It holds no secret. GET / welcomes whoever the session id in the cookie `session_id` belongs to; /healthz is for
+probes.
 Settings: PORT, and BRIDGE_SOCKET, the sidecar's socket.
 """
 
@@ -12,6 +13,7 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+
 from trustlayer.v1 import types_pb2, validator_pb2, validator_pb2_grpc
 
 
@@ -62,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
             return ""
         return cookie["session_id"].value if "session_id" in cookie else ""
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
         """Say nothing: a log of requests is no place for what stands in them."""
 
 
