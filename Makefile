@@ -85,7 +85,7 @@ proto-check: $(INSTALLED) ## lint proto/, compare it with the last release and w
 	$(PY) tools/envoy_descriptor.py --check
 
 # Once, and again when their versions change.
-.venv/.deploy-tools: tools/deploy/go.mod tools/deploy/go.sum tools/deploy/build.sh $(INSTALLED)
+.venv/.deploy-tools: tools/deploy/go.mod tools/deploy/go.sum tools/deploy/build.sh | $(INSTALLED)
 	@sh tools/deploy/build.sh .venv/bin
 	@touch $@
 
