@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import bridge_sidecar.config
-import bridge_sidecar.healthcheck
+from bridge_sidecar.healthcheck import DEFAULT_SOCKET
 from tests.deploy.test_manifests_are_valid import check_against_kubernetes
 from tests.support.manifests import (
     DEPLOY,
@@ -84,7 +84,7 @@ def test_the_sidecar_starts_before_the_app_and_stops_after_it(pod: Pod) -> None:
 def test_the_socket_lies_in_memory_and_the_app_cannot_write_beside_it(pod: Pod) -> None:
     volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == "bridge-sidecar-run")
     assert volume["emptyDir"]["medium"] == "Memory"
-    socket = Path(bridge_sidecar.healthcheck.DEFAULT_SOCKET)
+    socket = Path(DEFAULT_SOCKET)
     of_sidecar = mounts_of(pod.container(SIDECAR))["bridge-sidecar-run"]
     assert Path(of_sidecar["mountPath"]) == socket.parent.parent
     assert "BRIDGE_SIDECAR_SOCKET_PATH" not in environment(pod.container(SIDECAR))
