@@ -19,7 +19,7 @@ from rich.live import Live
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
 from flowless.adapters.sql.database import Database
-from flowless.adapters.sql.migrate import SchemaError, require_current
+from flowless.adapters.sql.migrate import SchemaError, require_served
 from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.bootstrap import open_database
@@ -33,7 +33,7 @@ from trust_core.errors import TrustError
 
 _PIPED_WIDTH: Final = 140
 _QUIT: Final = frozenset(b"qQ\x03\x04")
-"""q; Ctrl-C and Ctrl-D where a terminal hands them on."""
+"""q, Ctrl-C, Ctrl-D."""
 
 
 def register(app: typer.Typer) -> None:
@@ -162,7 +162,7 @@ async def _looking(settings: Settings) -> AsyncIterator[_Looker]:
         raise SchemaError(f"no file {settings.database_file}: run `flowless migrate`")
     database = open_database(settings)
     try:
-        await require_current(database)
+        await require_served(database)
         yield _Looker(database)
     finally:
         await database.close()
@@ -220,8 +220,8 @@ def _commands() -> Iterator[_Commands]:
     commands, loop, terminal = _Commands(), asyncio.get_running_loop(), sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     changed = termios.tcgetattr(terminal)
-    changed[3] &= ~(termios.ICANON | termios.ECHO)
-    changed[6][termios.VSUSP] = b"\x00"  # a stopped program would leave its screen behind
+    # Without signals of its own: Ctrl-C is a key to quit by, and Ctrl-Z would leave the screen behind.
+    changed[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, commands.quit)
