@@ -14,7 +14,7 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
@@ -33,7 +33,7 @@ from trust_core.errors import TrustError
 
 _PIPED_WIDTH: Final = 140
 _QUIT: Final = frozenset(b"qQ\x03\x04")
-"""q; Ctrl-C and Ctrl-D where a terminal hands them on."""
+"""q, Ctrl-C, Ctrl-D."""
 
 
 def register(app: typer.Typer) -> None:
@@ -95,7 +95,8 @@ class _Output:
     def draw(self, live: Live, view: View, trouble: str) -> None:
         """Fill the screen, of whatever size it is now."""
         rows = ordered(view.sidecars, self._sort)[: self._limit or None]
-        size = self.console.size
+        # Asked anew each time, and not of COLUMNS, which a shell may have exported long ago.
+        size = self.console.size = ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
         if trouble:
             view = replace(view, warnings=[trouble, *view.warnings])
         note = "q quits"
@@ -220,8 +221,8 @@ def _commands() -> Iterator[_Commands]:
     commands, loop, terminal = _Commands(), asyncio.get_running_loop(), sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     changed = termios.tcgetattr(terminal)
-    changed[3] &= ~(termios.ICANON | termios.ECHO)
-    changed[6][termios.VSUSP] = b"\x00"  # a stopped program would leave its screen behind
+    # Without signals of its own: Ctrl-C is a key to quit by, and Ctrl-Z would leave the screen behind.
+    changed[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, commands.quit)

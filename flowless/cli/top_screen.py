@@ -91,7 +91,7 @@ def screen(
         *(_line(f"! {warning}", "bold red") for warning in warnings),
         _line(""),
         *([_replicas(shown, view.look.revision, width)] if shown else []),
-        *_more(len(replicas) - len(shown), "replicas"),
+        *_more(len(replicas) - len(shown), "replica"),
         _line(""),
     ]
     below = [_line(""), *_totals(view.sidecars)]
@@ -101,7 +101,7 @@ def screen(
         room = height - len(above) - len(shown) - len(below) - 2
         rows = rows[: max(1, room)]
     hidden = len(view.sidecars) - len(rows)
-    return Group(*above, _sidecars(rows, replicas, width), *_more(hidden, "sidecars"), *below)
+    return Group(*above, _sidecars(rows, replicas, width), *_more(hidden, "sidecar"), *below)
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -109,7 +109,7 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _more(count: int, what: str) -> list[Text]:
-    return [_line(f"and {count} more {what}", "dim")] if count > 0 else []
+    return [_line(f"and {_count(count, f'more {what}')}", "dim")] if count > 0 else []
 
 
 def _few(texts: Sequence[str], most: int, what: str) -> list[str]:

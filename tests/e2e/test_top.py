@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -47,7 +48,7 @@ def client(system: System) -> Iterator[Client]:
 
 def run(system: System, *arguments: str, code: int = 0) -> str:
     """Run a command in this process, which is quicker than to start one; return what it prints."""
-    environment = {**TESTING, "FLOWLESS_DATABASE_URL": system.flowless.database_url}
+    environment = {**TESTING, "FLOWLESS_DATABASE_URL": system.flowless.database_url, "COLUMNS": "160"}
     result = CliRunner().invoke(app, arguments, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert result.exit_code == code, result.output
@@ -119,7 +120,7 @@ def test_a_sidecar_from_before_is_listed_without_figures(system: System, client:
         assert (row["lease"], row["figures"], row["since_start"]) == ("held", None, None)
         text = run(system, "top")
     assert "(1 sidecar without figures)" in text
-    assert [line.split()[5:] for line in text.splitlines() if line.startswith("operators/old")] == [["-"] * 7]
+    assert [line.split()[4:] for line in text.splitlines() if line.startswith("operators/old")] == [["-"] * 7]
 
 
 def test_figures_that_cannot_be_true_cost_no_lease_and_are_not_shown(client: Client) -> None:
@@ -158,8 +159,9 @@ def test_a_limit_says_how_many_are_left_out(system: System, client: Client) -> N
         watch.ping(1)
         eventually(lambda: listed(client, "another"))
         limited = json.loads(run(system, "top", "--json", "--limit", "1"))
-        assert "and 1 more sidecars" in run(system, "top", "--limit", "1")
-    assert (len(limited["sidecars"]), limited["sidecars_not_shown"]) == (1, 1)
+        assert re.search(r"\nand \d+ more sidecars?\n", run(system, "top", "--limit", "1"))
+    assert len(limited["sidecars"]) == 1
+    assert limited["sidecars_not_shown"] >= 1
 
 
 def test_a_database_that_is_not_there_is_said_and_none_is_made(run_dir: Path) -> None:
@@ -182,10 +184,20 @@ class Terminal:
         self.resize(80)
         self.found = termios.tcgetattr(self.terminal)
         self.text = ""
+        environment = {
+            "FLOWLESS_DATABASE_URL": system.flowless.database_url,
+            "TERM": "xterm-256color",
+            "COLUMNS": "80",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flowless", "top", "--interval", "0.5"],
             cwd=ROOT,
-            env={**os.environ, "FLOWLESS_DATABASE_URL": system.flowless.database_url, "TERM": "xterm-256color"},
+            env={
+                **os.environ,
+                "FLOWLESS_DATABASE_URL": system.flowless.database_url,
+                "TERM": "xterm-256color",
+                "COLUMNS": "80",
+            },
             stdin=self.terminal,
             stdout=self.terminal,
             stderr=self.terminal,
@@ -246,7 +258,7 @@ def test_a_terminal_of_another_size_is_filled_anew_and_rates_appear(system: Syst
     terminal.read_until("q quits")
     terminal.resize(30)
     terminal.process.send_signal(signal.SIGWINCH)
-    terminal.read_until("answ…")
+    terminal.read_until("log …")
     terminal.resize(120)
     terminal.process.send_signal(signal.SIGWINCH)
     terminal.read_until("unavailable/s")
