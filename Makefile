@@ -121,6 +121,10 @@ proto-release: $(INSTALLED) ## record proto/ as released: later changes must sta
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
 	$(PY) tools/lock.py $(LOCK_ARGS)
 
+.PHONY: metrics-doc
+metrics-doc: $(INSTALLED) ## write the tables of docs/operations/metrics.md from what the programs declare
+	$(PY) -m tools.metrics_doc
+
 ## ---- faults ----
 
 # MINUTES= how long to go on, or SCHEDULES= how many; FAULTS_ARGS= whatever `python -m tests.faults --help` lists.
