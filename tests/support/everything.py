@@ -11,6 +11,7 @@ import grpc
 
 from tests.support.certificates import Authority, PemFiles
 from tests.support.metrics import Scrape
+from tests.support.smtp import mail_server
 from tests.support.system import App, prepared_flowless
 from tools.processes import FlowlessProcess, SidecarProcess, free_port
 from tools.redis_server import RedisServer
@@ -68,11 +69,13 @@ def everything(directory: Path, **flowless_settings: str) -> Iterator[Everything
     config.write_text(_RULES)
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
+        mailbox = stack.enter_context(mail_server())
         environment = {
             "FLOWLESS_METRICS_LISTEN": ports[0],
             "FLOWLESS_REDIS_URL": redis.url,
             "FLOWLESS_REDIS_KEY_FILE": str(key_file),
-            "FLOWLESS_SMTP_URL": f"smtp://127.0.0.1:{free_port()}",
+            "FLOWLESS_SMTP_URL": f"smtp://127.0.0.1:{mailbox.port}",
+            "FLOWLESS_LINK_URLS": '{"magic_link": "https://app.example/login?token={token}"}',
             "FLOWLESS_MAIL_FROM": "Trust <trust@example.org>",
             "FLOWLESS_TLS_CERT_FILE": str(files.certificate),
             "FLOWLESS_TLS_KEY_FILE": str(files.key),
