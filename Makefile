@@ -121,6 +121,24 @@ proto-release: $(INSTALLED) ## record proto/ as released: later changes must sta
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
 	$(PY) tools/lock.py $(LOCK_ARGS)
 
+.PHONY: prometheus-check
+prometheus-check: $(INSTALLED) ## try the alerts with promtool, and every panel of the dashboards with a real Prometheus (Debian: prometheus)
+	promtool check rules deploy/prometheus/rules.yaml
+	promtool test rules deploy/prometheus/rules_test.yaml
+	$(PY) -m tools.dashboard_pictures --check
+
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## write deploy/grafana/*.json from tools/dashboards.py
+	$(PY) -m tools.dashboards
+
+.PHONY: dashboard-pictures
+dashboard-pictures: $(INSTALLED) ## run both programs with faults under a real Prometheus and draw each panel (two minutes)
+	$(PY) -m tools.dashboard_pictures
+
+.PHONY: metrics-doc
+metrics-doc: $(INSTALLED) ## write the tables of docs/operations/metrics.md from what the programs declare
+	$(PY) -m tools.metrics_doc
+
 ## ---- faults ----
 
 # MINUTES= how long to go on, or SCHEDULES= how many; FAULTS_ARGS= whatever `python -m tests.faults --help` lists.

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     import grpc
 
     from bridge_sidecar.forward_auth import ForwardAuth
-    from bridge_sidecar.gate import Gate
+    from bridge_sidecar.gate import Answerer, Gate
+    from bridge_sidecar.measured import MeasuredValidator
+    from trust_core.call_figures import CallFigures
     from trust_core.metrics_server import MetricsServer
     from trust_core.otel import Traces
 
@@ -156,12 +159,16 @@ class Sidecar:
         self.metrics: MetricsServer | None = None
         self._vital: list[asyncio.Task[None]] = []
         self._health = self._health_port()
-        self.gate = self._gate()
+        self._measured: MeasuredValidator | None
+        self._calls: CallFigures | None
+        self._measured, self._calls = self._measuring()
+        answerer = self.validator if self._measured is None else self._measured
+        self.gate = self._gate(answerer)
         self.forward_auth: ForwardAuth | None = None
         self.server = UnixServer(
             socket_path=config.socket_path,
             validator=ValidatorHandlers(
-                answerer=self.validator,
+                answerer=answerer,
                 cache=self.cache,
                 lease=self.lease,
                 watch=self.watch,
@@ -212,9 +219,23 @@ class Sidecar:
 
             only_failed = self._config.log_requests == "failed"
             observers.append(RequestLog(program="bridge-sidecar", only_failed=only_failed, clock=self._clock))
+        if self._calls is not None:
+            observers.append(self._calls)
         return observers
 
-    def _gate(self) -> "Gate | None":
+    def _measuring(self) -> "tuple[MeasuredValidator, CallFigures] | tuple[None, None]":
+        """Make what counts and times, if metrics are on: else no request pays for it."""
+        if not self._config.metrics_listen:
+            return None, None
+        from bridge_sidecar.measured import MeasuredValidator  # noqa: PLC0415 - costs memory
+        from trust_core.call_figures import CallFigures  # noqa: PLC0415
+
+        return (
+            MeasuredValidator(validator=self.validator, timer=time.perf_counter_ns),
+            CallFigures(clock=self._clock),
+        )
+
+    def _gate(self, answerer: "Answerer") -> "Gate | None":
         """Build the gate if anybody may ask it."""
         config = self._config
         if not (config.ext_authz or config.forward_auth_listen):
@@ -224,7 +245,7 @@ class Sidecar:
         if not config.routes:
             self._log.warning("no rules: every request of a proxy is refused until the configuration file holds some")
         return Gate(
-            answerer=self.validator,
+            answerer=answerer,
             routes=self.routes,
             reader=config.request_reader,
             client_ip=config.client_ip,
@@ -260,24 +281,29 @@ class Sidecar:
 
     def _serve_metrics(self) -> "MetricsServer | None":
         """Start serving metrics if that is configured. Raises `ConfigError` when that cannot be."""
-        if not self._config.metrics_listen:
+        if self._measured is None or self._calls is None:
             return None
         try:
-            from bridge_sidecar.metrics import SidecarCollector  # noqa: PLC0415 - costs memory
+            from bridge_sidecar.metrics import Shown, SidecarCollector  # noqa: PLC0415 - costs memory
             from trust_core.metrics_server import MetricsServer  # noqa: PLC0415
         except ImportError:
             raise ConfigError("metrics_listen: needs prometheus-client; install the extra sidecar-metrics") from None
         host, _, port = self._config.metrics_listen.rpartition(":")
-        collector = SidecarCollector(
+        shown = Shown(
             cache=self.cache,
             lease=self.lease,
             watch=self.watch,
-            counters=self.validator.counters,
+            validator=self.validator,
+            measured=self._measured,
+            calls=self._calls,
+            mismatches=self.mismatches,
+            routes=self.routes,
             clock=self._clock,
+            max_misses=self._config.max_concurrent_misses + self._config.max_waiting_misses,
             gate=None if self.gate is None else self.gate.counters,
         )
         try:
-            metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=collector)
+            metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=SidecarCollector(shown))
         except OSError as error:
             raise ConfigError(f"metrics_listen: cannot listen there: {error.strerror}") from None
         self._log.info("metrics", address=metrics.address)

@@ -18,7 +18,7 @@ from bridge_sidecar.client_ip import ClientIp
 from bridge_sidecar.http_requests import Headers, RequestReader, lines_of
 from bridge_sidecar.identity_headers import IdentityTooLargeError, identity_headers
 from bridge_sidecar.routes import Match, Routes, Rule, SessionNeed
-from bridge_sidecar.validator import Question, Verdict
+from bridge_sidecar.validator import Counters, Question, Verdict
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import TrustError
 from trust_core.modes import DENIAL_TEXT, DenialReason
@@ -99,6 +99,8 @@ class GateCounters:
 class Answerer(Protocol):
     """Who validates sessions."""
 
+    counters: Counters
+
     async def validate(self, question: Question) -> Verdict:
         """Answer; raises `TrustError`."""
         ...
@@ -143,6 +145,7 @@ class Gate:
     async def _decide(self, request: GateRequest) -> Decision:
         match = self._match(request)
         if match is None:
+            self._answerer.counters.denied(DenialReason.ROUTE_NOT_COVERED)
             return refused(DenialReason.ROUTE_NOT_COVERED.name, HTTPStatus.FORBIDDEN)
         rule = match.rule
         needs = rule.session is not SessionNeed.NONE

@@ -201,6 +201,8 @@ class Validator:
         self._flying: set[asyncio.Task[_Landed]] = set()
         self._observed_log = ""
         self._observed_revision = 0
+        self._heard_log = ""
+        self._heard_revision = 0
         self._mismatches = mismatches
         self._log: Any = logs.get_logger("bridge-sidecar")
         # When the last question to upstream failed, unless one succeeded since. Touched by the event loop only, as
@@ -221,6 +223,26 @@ class Validator:
             self._observed_revision = 0
         self._observed_log = self._cache.log_id
         self._observed_revision = max(self._observed_revision, revision)
+
+    def _hear(self, revision: int) -> None:
+        """Note how far upstream's log reaches, by an answer of it. Nothing is decided by that; operators see it."""
+        log_id = self._cache.log_id
+        if self._heard_log != log_id:
+            self._heard_log, self._heard_revision = log_id, 0
+        self._heard_revision = max(self._heard_revision, revision)
+
+    @property
+    def known_revision(self) -> int:
+        """The furthest revision of the log that this sidecar knows of: applied, or heard of in an answer."""
+        applied, log_id = self._cache.applied_revision, self._cache.log_id
+        heard = self._heard_revision if self._heard_log == log_id else 0
+        observed = self._observed_revision if self._observed_log == log_id else 0
+        return max(applied, heard, observed)
+
+    @property
+    def misses_under_way(self) -> int:
+        """How many different questions are being asked upstream, or wait for their turn."""
+        return len(self._flying)
 
     def _needed(self, min_revision: int) -> int:
         log_id = self._cache.log_id
@@ -424,6 +446,7 @@ class Validator:
             if ticket.generation != cache.generation:
                 demanded = flight.min_revision
                 continue
+            self._hear(answer.revision)
             now_ns = self._clock.elapsed_ns()
             active = answer.active
             if active is None:

@@ -71,6 +71,7 @@ class Flowless:
 
     settings: Settings
     clock: Clock
+    hashing: HashingPool
     database: Database
     log: SqlRevocationLog
     users: Users
@@ -240,6 +241,7 @@ async def open_flowless(
         yield Flowless(
             settings=settings,
             clock=clock,
+            hashing=pool,
             database=database,
             log=SqlRevocationLog(database=database),
             users=users,

@@ -3,22 +3,11 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from flowless.adapters.metrics import (
-    SourcesCollector,
-    of_attempts,
-    of_barriers,
-    of_housekeeping,
-    of_mail,
-    of_redis,
-    of_refusals,
-    of_tail,
-)
-from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.bootstrap import Flowless, open_flowless
 from flowless.config import Settings
 from flowless.grpc.admin import AdminServicer
@@ -31,6 +20,7 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.tls import ServerTls
 from flowless.grpc.tls import check as check_tls_files
 from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.metrics_port import MetricsPort
 from flowless.probes import Probes
 from flowless.services.barriers import Barriers
 from flowless.services.outbox import MailSender
@@ -39,7 +29,6 @@ from trust_core import logs
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import CallObserver
 from trust_core.grpc_health import HealthPort
-from trust_core.metrics_server import MetricsServer
 from trust_core.request_log import RequestLog
 from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
@@ -70,9 +59,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
-        server = _server(settings, flowless, traces, share_port=worker_index is not None)
-        metrics = _metrics_server(settings, flowless, worker_index or 1)
         tls = _tls(settings)
+        metrics = MetricsPort(settings, flowless, tls=tls, worker_index=worker_index or 1)
+        server = _server(settings, flowless, traces, share_port=worker_index is not None, metrics=metrics.observers)
         address = _bind(server, settings, tls)
         probes, health = _probes(settings, flowless)
         stop = asyncio.Event()
@@ -105,8 +94,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         for task in aside:
             await _ended(task)
         await flowless.bridge_uses.flush()
-        if metrics is not None:
-            metrics.stop()
+        metrics.stop()
         failures = [await _ended(task) for task in vital]
         await flowless.barriers.leave()
         if health is not None:
@@ -196,7 +184,14 @@ async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None
         await task
 
 
-def _server(settings: Settings, flowless: Flowless, traces: "Traces | None", *, share_port: bool) -> FlowlessServer:
+def _server(
+    settings: Settings,
+    flowless: Flowless,
+    traces: "Traces | None",
+    *,
+    share_port: bool,
+    metrics: Sequence[CallObserver],
+) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
         refusals=flowless.refusals,
@@ -240,7 +235,7 @@ def _server(settings: Settings, flowless: Flowless, traces: "Traces | None", *, 
         ),
         serve_reflection=settings.reflection,
         share_port=share_port,
-        observers=_observers(settings, flowless, traces),
+        observers=[*_observers(settings, flowless, traces), *metrics],
     )
 
 
@@ -296,31 +291,6 @@ def _listen_to_log(flowless: Flowless) -> None:
     tail.listen(flowless.recent.on_revocation)
     tail.listen(flowless.tiers.on_revocation)
     tail.when_started_over(flowless.recent.start_over)
-
-
-def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -> MetricsServer | None:
-    """Start serving metrics if that is configured. Raises OSError.
-
-    Each worker has a port of its own, the next ones after the configured: one port shared would show any of them.
-    """
-    if not settings.metrics_listen:
-        return None
-    sources = [
-        of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns),
-        of_barriers(flowless.barriers, flowless.watchers, flowless.tail),
-        of_housekeeping(flowless.housekeeping),
-        of_refusals(flowless.refusals),
-        of_attempts(flowless.attempts),
-    ]
-    if isinstance(flowless.tier, RedisSessionTier):
-        sources.append(of_redis(flowless.tier))
-    if flowless.mail is not None:
-        sources.append(of_mail(flowless.mail))
-    host, _, port = settings.metrics_listen.rpartition(":")
-    port_of_worker = int(port) + worker_index - 1 if int(port) else 0
-    metrics = MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
-    logs.get_logger("flowless").info("metrics", address=metrics.address)
-    return metrics
 
 
 async def _join(barriers: Barriers) -> None:
