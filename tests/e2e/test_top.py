@@ -184,11 +184,6 @@ class Terminal:
         self.resize(80)
         self.found = termios.tcgetattr(self.terminal)
         self.text = ""
-        environment = {
-            "FLOWLESS_DATABASE_URL": system.flowless.database_url,
-            "TERM": "xterm-256color",
-            "COLUMNS": "80",
-        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flowless", "top", "--interval", "0.5"],
             cwd=ROOT,

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,7 +137,7 @@ class _Work:
             dialled: Any = channel
             for method in ("/trustlayer.v1.AdminService/ListBridges", "/invented.Service/Rpc"):
                 call = dialled.unary_unary(method)
-                outcome(lambda call=call: call(b"", timeout=1))
+                outcome(partial(call, b"", timeout=1))
 
     def start(self) -> None:
         """Begin."""
@@ -159,10 +160,7 @@ class _Work:
                 # Nobody's name costs a hash as well, and has no attempts that were counted.
                 name = f"nobody{next(numbers)}@example.org"
                 request = session_pb2.LoginRequest(login=name, password=PASSWORD, context=BROWSER)
-                if (
-                    outcome(lambda request=request: self._app.sessions.Login(request, timeout=_CALL_SECONDS))[0]
-                    != "OK"
-                ):
+                if outcome(partial(self._app.sessions.Login, request, timeout=_CALL_SECONDS))[0] != "OK":
                     time.sleep(0.02)
 
         threads = [threading.Thread(target=log_in, daemon=True) for _ in range(people)]
