@@ -24,6 +24,7 @@ LOCKS = {
     "sidecar": ("--extra", "sidecar"),
     "sidecar-metrics": ("--extra", "sidecar", "--extra", "sidecar-metrics"),
     "sidecar-tracing": ("--extra", "sidecar", "--extra", "tracing"),
+    "sidecar-image": ("--extra", "sidecar", "--extra", "sidecar-metrics", "--extra", "tracing"),
     "server": ("--extra", "server"),
     "server-tracing": ("--extra", "server", "--extra", "tracing"),
     "build": ("--group", "build"),

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -10,11 +11,28 @@ from typing import Final
 from tests.support.processes import children
 from tools.contained import Mount, command
 from tools.image_root import BUILT
-from tools.processes import STOP_SECONDS, ManagedProcess
+from tools.processes import LAUNCHER, STOP_SECONDS, CommandLine, ManagedProcess, Process
 
 SOCKET_GROUP: Final = 10_003
 FLOWLESS: Final = BUILT / "flowless"
 SIDECAR: Final = BUILT / "bridge-sidecar"
+
+
+class _ContainerLauncher:
+    """Starts one image, with the arguments that its program is to be started with."""
+
+    def __init__(self, *, words: Sequence[str]) -> None:
+        self._words = words
+
+    def launch(self, command: CommandLine, *, stdout: int, stderr: int) -> Process:
+        """See `tools.processes.Launcher.launch`."""
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *self._words, *command.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            process_group=0,
+        )
 
 
 class Container(ManagedProcess):
@@ -38,8 +56,8 @@ class Container(ManagedProcess):
             environment={},
             log=directory / f"{image.name}.log",
         )
-        self._command = command(
-            image, scratch=directory, environment=environment, mounts=mounts, groups=groups, user=user
+        self.launcher = _ContainerLauncher(  # type: ignore[misc] # this one's, not that of all
+            words=command(image, scratch=directory, environment=environment, mounts=mounts, groups=groups, user=user)
         )
 
     @property

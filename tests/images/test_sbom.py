@@ -13,7 +13,7 @@ from tests.support.repository import ROOT, pinned
 
 
 @pytest.fixture(
-    scope="module", params=[(FLOWLESS, "server"), (SIDECAR, "sidecar-metrics")], ids=["flowless", "sidecar"]
+    scope="module", params=[(FLOWLESS, "server-tracing"), (SIDECAR, "sidecar-image")], ids=["flowless", "sidecar"]
 )
 def listed(request: pytest.FixtureRequest) -> tuple[Path, str, dict[str, Any]]:
     image, lock = request.param

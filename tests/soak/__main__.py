@@ -25,7 +25,7 @@ from tests.soak.clients import Clients, Rates
 from tests.soak.readings import Readings
 from tests.soak.report import Outcome, show
 from tests.soak.verdict import Phases
-from tools.processes import exit_on_sigterm, temporary_directory
+from tools.processes import ProcessError, exit_on_sigterm, temporary_directory
 
 LOOK_SECONDS: Final = 20.0
 READINGS: Final = 1_800
@@ -89,7 +89,10 @@ class Soak:
             schedule = spare_the_first(schedule, self.world.shape)
             if schedule.ends_at + 3 > self.seconds - last_calm - self.now():
                 break
-            faulting.run(schedule)
+            try:
+                faulting.run(schedule)
+            except ProcessError:
+                faulting.heal()  # once more: a busy machine may take longer to start what was killed
             self.faults_done += len(schedule.steps)
             self._wait_until(self.now() + draw.uniform(2.0, 6.0))
         self.world.wait_until_whole()
