@@ -14,7 +14,7 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
 from flowless.adapters.sql.bridges import SqlBridgeStore
@@ -95,7 +95,8 @@ class _Output:
     def draw(self, live: Live, view: View, trouble: str) -> None:
         """Fill the screen, of whatever size it is now."""
         rows = ordered(view.sidecars, self._sort)[: self._limit or None]
-        size = self.console.size
+        # Asked anew each time, and not of COLUMNS, which a shell may have exported long ago.
+        size = self.console.size = ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
         if trouble:
             view = replace(view, warnings=[trouble, *view.warnings])
         note = "q quits"

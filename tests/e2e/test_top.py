@@ -48,7 +48,7 @@ def client(system: System) -> Iterator[Client]:
 
 def run(system: System, *arguments: str, code: int = 0) -> str:
     """Run a command in this process, which is quicker than to start one; return what it prints."""
-    environment = {**TESTING, "FLOWLESS_DATABASE_URL": system.flowless.database_url}
+    environment = {**TESTING, "FLOWLESS_DATABASE_URL": system.flowless.database_url, "COLUMNS": "160"}
     result = CliRunner().invoke(app, arguments, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert result.exit_code == code, result.output
@@ -184,10 +184,15 @@ class Terminal:
         self.resize(80)
         self.found = termios.tcgetattr(self.terminal)
         self.text = ""
+        environment = {
+            "FLOWLESS_DATABASE_URL": system.flowless.database_url,
+            "TERM": "xterm-256color",
+            "COLUMNS": "80",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flowless", "top", "--interval", "0.5"],
             cwd=ROOT,
-            env={**os.environ, "FLOWLESS_DATABASE_URL": system.flowless.database_url, "TERM": "xterm-256color"},
+            env={**os.environ, **environment},
             stdin=self.terminal,
             stdout=self.terminal,
             stderr=self.terminal,
