@@ -184,15 +184,15 @@ class Terminal:
         self.resize(80)
         self.found = termios.tcgetattr(self.terminal)
         self.text = ""
+        environment = {
+            "FLOWLESS_DATABASE_URL": system.flowless.database_url,
+            "TERM": "xterm-256color",
+            "COLUMNS": "80",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flowless", "top", "--interval", "0.5"],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "FLOWLESS_DATABASE_URL": system.flowless.database_url,
-                "TERM": "xterm-256color",
-                "COLUMNS": "80",
-            },
+            env={**os.environ, **environment},
             stdin=self.terminal,
             stdout=self.terminal,
             stderr=self.terminal,
