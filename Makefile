@@ -85,7 +85,7 @@ proto-check: $(INSTALLED) ## lint proto/, compare it with the last release and w
 	$(PY) tools/envoy_descriptor.py --check
 
 # Once, and again when their versions change.
-.venv/.deploy-tools: tools/deploy/go.mod tools/deploy/go.sum tools/deploy/build.sh $(INSTALLED)
+.venv/.deploy-tools: tools/deploy/go.mod tools/deploy/go.sum tools/deploy/build.sh | $(INSTALLED)
 	@sh tools/deploy/build.sh .venv/bin
 	@touch $@
 
@@ -121,6 +121,24 @@ proto-release: $(INSTALLED) ## record proto/ as released: later changes must sta
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
 	$(PY) tools/lock.py $(LOCK_ARGS)
 
+.PHONY: prometheus-check
+prometheus-check: $(INSTALLED) ## try the alerts with promtool, and every panel of the dashboards with a real Prometheus (Debian: prometheus)
+	promtool check rules deploy/prometheus/rules.yaml
+	promtool test rules deploy/prometheus/rules_test.yaml
+	$(PY) -m tools.dashboard_pictures --check
+
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## write deploy/grafana/*.json from tools/dashboards.py
+	$(PY) -m tools.dashboards
+
+.PHONY: dashboard-pictures
+dashboard-pictures: $(INSTALLED) ## run both programs with faults under a real Prometheus and draw each panel (two minutes)
+	$(PY) -m tools.dashboard_pictures
+
+.PHONY: metrics-doc
+metrics-doc: $(INSTALLED) ## write the tables of docs/operations/metrics.md from what the programs declare
+	$(PY) -m tools.metrics_doc
+
 ## ---- faults ----
 
 # MINUTES= how long to go on, or SCHEDULES= how many; FAULTS_ARGS= whatever `python -m tests.faults --help` lists.
@@ -141,6 +159,18 @@ faults-by-kind: $(INSTALLED) ## a thousand revocations under each kind of fault,
 .PHONY: faults-delay
 faults-delay: $(INSTALLED) ## time from a revoke to its refusal at 50 sidecars, and the table in docs/guarantee.md
 	@$(PY) -m tests.faults.delay --write
+
+## ---- soak ----
+
+# MINUTES= or HOURS= how long; SOAK_ARGS= whatever `python -m tests.soak --help` lists.
+HOURS ?=
+.PHONY: soak
+soak: $(INSTALLED) ## both programs at work with faults for MINUTES=3, or HOURS=N: does memory, or anything else, grow?
+	@$(PY) -m tests.soak $(if $(HOURS),--hours $(HOURS),--minutes $(if $(filter file,$(origin MINUTES)),3,$(MINUTES))) $(SOAK_ARGS)
+
+.PHONY: soak-quick
+soak-quick: $(INSTALLED) ## the same in about a minute: finds what leaks grossly
+	@$(PY) -m tests.soak --minutes 1 $(SOAK_ARGS)
 
 ## ---- images ----
 

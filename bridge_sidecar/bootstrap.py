@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from bridge_sidecar.upstream_channel import UpstreamChannel
 from bridge_sidecar.validator import MissLimits, Validator
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock, SystemClock
+from trust_core.grpc_edge import CallObserver
 from trust_core.grpc_health import HealthPort
 from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
     import grpc
 
     from bridge_sidecar.forward_auth import ForwardAuth
-    from bridge_sidecar.gate import Gate
+    from bridge_sidecar.gate import Answerer, Gate
+    from bridge_sidecar.measured import MeasuredValidator
+    from trust_core.call_figures import CallFigures
     from trust_core.metrics_server import MetricsServer
+    from trust_core.otel import Traces
 
 _LAST_REPORT_SECONDS = 1.0
 
@@ -79,6 +84,7 @@ class Sidecar:
         self._config = config
         self._clock = clock
         self._log: Any = logs.get_logger("bridge-sidecar")
+        self._traces = traces = _traces(config)
         try:
             secret = _secret(config, clock)
             allowed = relaying.resolve(config.relay)
@@ -88,6 +94,7 @@ class Sidecar:
                 secret=secret,
                 # An answer is accepted until the upstream timeout is over: with this age on top it is at the bound.
                 tolerated_age_ns=config.max_staleness_ns - round(config.upstream_timeout_seconds * NS_PER_SECOND),
+                tracer=traces,
             )
         except (SecretError, relaying.UnknownMethodError, TlsFilesError) as error:
             raise ConfigError(str(error)) from None
@@ -152,12 +159,16 @@ class Sidecar:
         self.metrics: MetricsServer | None = None
         self._vital: list[asyncio.Task[None]] = []
         self._health = self._health_port()
-        self.gate = self._gate()
+        self._measured: MeasuredValidator | None
+        self._calls: CallFigures | None
+        self._measured, self._calls = self._measuring()
+        answerer = self.validator if self._measured is None else self._measured
+        self.gate = self._gate(answerer)
         self.forward_auth: ForwardAuth | None = None
         self.server = UnixServer(
             socket_path=config.socket_path,
             validator=ValidatorHandlers(
-                answerer=self.validator,
+                answerer=answerer,
                 cache=self.cache,
                 lease=self.lease,
                 watch=self.watch,
@@ -166,6 +177,7 @@ class Sidecar:
                 mismatches=self.mismatches,
                 routes_required=config.routes_required,
                 max_staleness_ns=config.max_staleness_ns,
+                tracer=traces,
             ),
             relay=relaying.Relay(
                 target=self.upstream,
@@ -175,6 +187,7 @@ class Sidecar:
                 default_timeout_seconds=config.relay_default_timeout_seconds,
             ),
             ext_authz=self._ext_authz(),
+            observers=self._observers(),
         )
 
     def _health_port(self) -> HealthPort | None:
@@ -198,7 +211,31 @@ class Sidecar:
         await self._health.start()
         self._log.info("health", address=address)
 
-    def _gate(self) -> "Gate | None":
+    def _observers(self) -> list[CallObserver]:
+        """List who is told of every call on the socket; nobody by default."""
+        observers: list[CallObserver] = [] if self._traces is None else [self._traces]
+        if self._config.log_requests != "off":
+            from trust_core.request_log import RequestLog  # noqa: PLC0415 - seldom used
+
+            only_failed = self._config.log_requests == "failed"
+            observers.append(RequestLog(program="bridge-sidecar", only_failed=only_failed, clock=self._clock))
+        if self._calls is not None:
+            observers.append(self._calls)
+        return observers
+
+    def _measuring(self) -> "tuple[MeasuredValidator, CallFigures] | tuple[None, None]":
+        """Make what counts and times, if metrics are on: else no request pays for it."""
+        if not self._config.metrics_listen:
+            return None, None
+        from bridge_sidecar.measured import MeasuredValidator  # noqa: PLC0415 - costs memory
+        from trust_core.call_figures import CallFigures  # noqa: PLC0415
+
+        return (
+            MeasuredValidator(validator=self.validator, timer=time.perf_counter_ns),
+            CallFigures(clock=self._clock),
+        )
+
+    def _gate(self, answerer: "Answerer") -> "Gate | None":
         """Build the gate if anybody may ask it."""
         config = self._config
         if not (config.ext_authz or config.forward_auth_listen):
@@ -208,11 +245,12 @@ class Sidecar:
         if not config.routes:
             self._log.warning("no rules: every request of a proxy is refused until the configuration file holds some")
         return Gate(
-            answerer=self.validator,
+            answerer=answerer,
             routes=self.routes,
             reader=config.request_reader,
             client_ip=config.client_ip,
             identity=config.identity_headers,
+            tracer=self._traces,
         )
 
     def _ext_authz(self) -> "grpc.GenericRpcHandler | None":
@@ -232,6 +270,7 @@ class Sidecar:
             listen=self._config.forward_auth_listen,
             request_headers=FORWARD_AUTH_REQUEST_HEADERS[self._config.forward_auth_request_headers],
             gate=self.gate,
+            tracer=self._traces,
         )
         try:
             await forward_auth.start()
@@ -242,24 +281,29 @@ class Sidecar:
 
     def _serve_metrics(self) -> "MetricsServer | None":
         """Start serving metrics if that is configured. Raises `ConfigError` when that cannot be."""
-        if not self._config.metrics_listen:
+        if self._measured is None or self._calls is None:
             return None
         try:
-            from bridge_sidecar.metrics import SidecarCollector  # noqa: PLC0415 - costs memory
+            from bridge_sidecar.metrics import Shown, SidecarCollector  # noqa: PLC0415 - costs memory
             from trust_core.metrics_server import MetricsServer  # noqa: PLC0415
         except ImportError:
             raise ConfigError("metrics_listen: needs prometheus-client; install the extra sidecar-metrics") from None
         host, _, port = self._config.metrics_listen.rpartition(":")
-        collector = SidecarCollector(
+        shown = Shown(
             cache=self.cache,
             lease=self.lease,
             watch=self.watch,
-            counters=self.validator.counters,
+            validator=self.validator,
+            measured=self._measured,
+            calls=self._calls,
+            mismatches=self.mismatches,
+            routes=self.routes,
             clock=self._clock,
+            max_misses=self._config.max_concurrent_misses + self._config.max_waiting_misses,
             gate=None if self.gate is None else self.gate.counters,
         )
         try:
-            metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=collector)
+            metrics = MetricsServer(host=host.strip("[]"), port=int(port), collector=SidecarCollector(shown))
         except OSError as error:
             raise ConfigError(f"metrics_listen: cannot listen there: {error.strerror}") from None
         self._log.info("metrics", address=metrics.address)
@@ -319,10 +363,27 @@ class Sidecar:
             async with asyncio.timeout(_LAST_REPORT_SECONDS):
                 await self.activity.flush()
         await self.upstream.close()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         if self.metrics is not None:
             await asyncio.to_thread(self.metrics.stop)
         if self._health is not None:
             await self._health.stop()
+
+
+def _traces(config: SidecarConfig) -> "Traces | None":
+    if not config.traces_endpoint:
+        return None
+    try:
+        from trust_core.otel import Traces  # noqa: PLC0415 - costs memory
+    except ImportError:
+        raise ConfigError("traces_endpoint: needs the OpenTelemetry SDK; install the extra tracing") from None
+    return Traces(
+        program="bridge-sidecar",
+        instance=config.instance,
+        endpoint=config.traces_endpoint,
+        sample_ratio=config.traces_sample_ratio,
+    )
 
 
 def _tls_files(config: SidecarConfig) -> TlsFiles | None:

@@ -191,9 +191,11 @@ def _serve(config_file: Path | None) -> Exit:
 
     from bridge_sidecar import bootstrap  # noqa: PLC0415
     from bridge_sidecar.unix_server import SocketLostError  # noqa: PLC0415
-    from trust_core import logs  # noqa: PLC0415
+    from trust_core import core_dumps, logs  # noqa: PLC0415
     from trust_core.unix_socket import SocketError  # noqa: PLC0415
 
+    if not config.core_dumps:
+        core_dumps.forbid()
     logs.configure(level=config.log_level, style=config.log_format)
     try:
         asyncio.run(bootstrap.serve(config, config_file=config_file, reload=lambda: load(config_file, os.environ)))

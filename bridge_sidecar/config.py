@@ -118,9 +118,16 @@ class SidecarConfig(gate_config.GateSettings):
     """Ready as soon as the socket answers, whether or not Flowless was ever reached."""
     lame_duck_seconds: float = 0.0
     """After SIGTERM: not ready for this long, while the socket is still there for an app that ends later."""
+    traces_endpoint: str = ""
+    """`http://host:port` or `https://host:port` of a collector (OTLP over gRPC); empty: none. Needs the extra
+    `tracing`."""
+    traces_sample_ratio: float = 0.01
+    """Share of the requests to record of those whose caller has not decided."""
     drain_seconds: float = 5.0
+    core_dumps: bool = False
     log_level: str = "info"
     log_format: str = "auto"
+    log_requests: str = "off"
 
     @property
     def max_staleness_ns(self) -> int:
@@ -171,6 +178,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "relay_default_timeout_seconds": (0.1, 600),
     "lame_duck_seconds": (0, 3_600),
     "drain_seconds": (0, 600),
+    "traces_sample_ratio": (0, 1),
 }
 _MAX_FILE_BYTES: Final = 256 * 1024
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -179,6 +187,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     # structlog shall not load.
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "json", "console"),
+    "log_requests": ("off", "failed", "all"),
 }
 _DEFAULTS: Final = {f.name: f.default for f in fields(SidecarConfig)}
 _SETTABLE: Final = tuple(name for name in _DEFAULTS if name not in ("bridge_secret", "routes"))
@@ -350,6 +359,9 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
         for key in ("metrics_listen", "health_listen")
         if getattr(config, key) and not _is_listen_address(getattr(config, key))
     ]
+    scheme, _, address = config.traces_endpoint.partition("://")
+    if config.traces_endpoint and not (scheme in ("http", "https") and _is_listen_address(address)):
+        problems.append("traces_endpoint: must be http://host:port or https://host:port, or empty")
     return problems
 
 

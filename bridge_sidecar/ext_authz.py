@@ -16,8 +16,9 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, status_pb2
 
 from bridge_sidecar.gate import Decision, Gate, GateRequest
-from bridge_sidecar.http_requests import Headers
+from bridge_sidecar.http_requests import Headers, lines_of
 from bridge_sidecar.identity_headers import KNOWN, guarded
+from trust_core import request_ids
 from trust_core.grpc_edge import Context
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -50,6 +51,9 @@ class ExtAuthz:
         attributes = request.attributes
         http = attributes.request.http
         headers = _headers_of(http)
+        known_as = request_ids.running()
+        if known_as is not None:
+            known_as.prefer("".join(lines_of(headers, request_ids.METADATA_KEY)))
         decision = await self._gate.decide(
             GateRequest(
                 method=http.method,

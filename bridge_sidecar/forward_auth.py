@@ -18,10 +18,11 @@ import h11
 
 from bridge_sidecar.gate import IDENTITY_HEADER_SENT, Decision, Gate, GateRequest, refused, unavailable
 from bridge_sidecar.gate_config import UNIX
-from bridge_sidecar.http_requests import lines_of
+from bridge_sidecar.http_requests import Headers, lines_of
 from bridge_sidecar.identity_headers import guarded
-from trust_core import logs
+from trust_core import logs, request_ids
 from trust_core.modes import DenialReason
+from trust_core.tracing import TRACEPARENT, Tracer
 from trust_core.unix_socket import UnixSocket
 
 PATH: Final = "/forward-auth"
@@ -43,10 +44,12 @@ _DECISION_SECONDS: Final = 10.0
 class ForwardAuth:
     """The endpoint. Touched by the event loop only."""
 
-    def __init__(self, *, listen: str, request_headers: tuple[str, str], gate: Gate) -> None:
+    def __init__(
+        self, *, listen: str, request_headers: tuple[str, str], gate: Gate, tracer: Tracer | None = None
+    ) -> None:
         """`listen`: `host:port` or `unix:/path`; `request_headers`: names of those with the method and the URI."""
         self._listen = listen
-        self._asker = _Asker(request_headers=request_headers, gate=gate)
+        self._asker = _Asker(request_headers=request_headers, gate=gate, tracer=tracer)
         self._unix: UnixSocket | None = None
         self._server: asyncio.Server | None = None
         self._conversations: dict[asyncio.Task[None], _Conversation] = {}
@@ -109,7 +112,8 @@ def _family(host: str) -> socket.AddressFamily:
 class _Asker:
     """Makes a gate's question of a proxy's request."""
 
-    def __init__(self, *, request_headers: tuple[str, str], gate: Gate) -> None:
+    def __init__(self, *, request_headers: tuple[str, str], gate: Gate, tracer: Tracer | None) -> None:
+        self._tracer = tracer
         self._method_header, self._uri_header = request_headers
         self._gate = gate
         self._log: Any = logs.get_logger("bridge-sidecar")
@@ -119,6 +123,18 @@ class _Asker:
         if request.target.decode("latin-1").partition("?")[0] != PATH:
             return None
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
+        # One task answers all requests of a connection: each begins with an id of its own.
+        known_as = request_ids.begin(request_ids.RequestId())
+        known_as.prefer("".join(lines_of(headers, request_ids.METADATA_KEY)))
+        if self._tracer is None:
+            return await self._decide(headers)
+        span = self._tracer.serve("forward-auth", "".join(lines_of(headers, TRACEPARENT)))
+        try:
+            return await self._decide(headers)
+        finally:
+            span.end()
+
+    async def _decide(self, headers: Headers) -> Decision:
         if guarded(headers):
             return refused(IDENTITY_HEADER_SENT, HTTPStatus.FORBIDDEN)
         methods, uris = lines_of(headers, self._method_header), lines_of(headers, self._uri_header)

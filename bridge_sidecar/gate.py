@@ -18,10 +18,11 @@ from bridge_sidecar.client_ip import ClientIp
 from bridge_sidecar.http_requests import Headers, RequestReader, lines_of
 from bridge_sidecar.identity_headers import IdentityTooLargeError, identity_headers
 from bridge_sidecar.routes import Match, Routes, Rule, SessionNeed
-from bridge_sidecar.validator import Question, Verdict
+from bridge_sidecar.validator import Counters, Question, Verdict
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import TrustError
 from trust_core.modes import DENIAL_TEXT, DenialReason
+from trust_core.tracing import Tracer
 from trustlayer.v1 import types_pb2, validator_pb2
 
 SESSION_MISSING: Final = "SESSION_MISSING"
@@ -98,6 +99,8 @@ class GateCounters:
 class Answerer(Protocol):
     """Who validates sessions."""
 
+    counters: Counters
+
     async def validate(self, question: Question) -> Verdict:
         """Answer; raises `TrustError`."""
         ...
@@ -114,8 +117,10 @@ class Gate:
         reader: RequestReader,
         client_ip: ClientIp,
         identity: tuple[str, ...],
+        tracer: Tracer | None = None,
     ) -> None:
         """`identity`: names of headers for the app. `routes` holds the table in effect, which a reload replaces."""
+        self._tracer = tracer
         self._answerer = answerer
         self._routes = routes
         self._reader = reader
@@ -127,11 +132,20 @@ class Gate:
         """Decide. Never raises for what the request holds or for what cannot be known."""
         decision = await self._decide(request)
         self._count(decision)
+        if self._tracer is not None:
+            self._tracer.note(
+                {
+                    "http.response.status_code": int(decision.status),
+                    "trustlayer.rule": decision.rule,
+                    "trustlayer.reason": decision.reason,
+                }
+            )
         return decision
 
     async def _decide(self, request: GateRequest) -> Decision:
         match = self._match(request)
         if match is None:
+            self._answerer.counters.denied(DenialReason.ROUTE_NOT_COVERED)
             return refused(DenialReason.ROUTE_NOT_COVERED.name, HTTPStatus.FORBIDDEN)
         rule = match.rule
         needs = rule.session is not SessionNeed.NONE

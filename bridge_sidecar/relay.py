@@ -44,7 +44,7 @@ class RelayTarget(Protocol):
     """Where calls go."""
 
     async def relay(
-        self, method: str, request: bytes, *, timeout_seconds: float, request_id: str, repeatable: bool
+        self, method: str, request: bytes, *, timeout_seconds: float, repeatable: bool
     ) -> RelayedResponse:
         """Pass a call through, which may be made more than once if it is repeatable.
 
@@ -152,7 +152,6 @@ class Relay(grpc.GenericRpcHandler):
                 path,
                 request,
                 timeout_seconds=self._default_timeout_seconds if remaining is None else remaining,
-                request_id=grpc_edge.request_id_of(context),
                 repeatable=path in _REPEATABLE,
             )
         except grpc.aio.AioRpcError as error:
@@ -184,7 +183,8 @@ class Relay(grpc.GenericRpcHandler):
             for key, value in error.trailing_metadata() or ()
             if key in (grpc_edge.STATUS_DETAILS_KEY, grpc_edge.REVISION_KEY)
         )
-        await context.abort(error.code(), error.details() or "", passed)
+        known_as = (grpc_edge.REQUEST_ID_KEY, grpc_edge.request_id_of(context))
+        await context.abort(error.code(), error.details() or "", (*passed, known_as))
 
 
 def _not_ours(code: grpc.StatusCode) -> TrustError:

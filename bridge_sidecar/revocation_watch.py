@@ -91,6 +91,8 @@ class WatchSettings:
 _FIGURES_INTERVAL_NS: Final = 2 * NS_PER_SECOND
 """Replicas report what they were told every few seconds: more often would be for nobody."""
 _NEVER: Final = -(2**63)
+_REPORTED_CHANGES: Final = 10
+"""Of the reason within one outage; what comes on top is seen at debug level only."""
 _WRITE_DONE: Final = (asyncio.InvalidStateError, grpc.aio.UsageError)
 
 
@@ -132,6 +134,8 @@ class RevocationWatch:
             ping_interval_ns=settings.ping_interval_ns, max_silence_ns=settings.max_staleness_ns
         )
         self._log: Any = logs.get_logger("bridge-sidecar")
+        self._reported_end = ""
+        self._reported_changes = 0
         self.state = WatchState.DISCONNECTED
         self.figures = WatchFigures()
         self.first_lease = asyncio.Event()
@@ -170,10 +174,18 @@ class RevocationWatch:
         self.state = WatchState.REFUSED if ended.refused else WatchState.DISCONNECTED
         if ended.refused:
             self._lease.make_final()
+        why = str(ended)
         if first:
-            self._log.warning("revocation watch ended; trying again", why=str(ended))
+            self._reported_changes = 0
+            self._log.warning("revocation watch ended; trying again", why=why)
+        elif why != self._reported_end and self._reported_changes < _REPORTED_CHANGES:
+            # Unreachable, and then refused: whoever mends the first must be told of the second.
+            self._reported_changes += 1
+            self._log.warning("revocation watch still down, for another reason", why=why)
         else:
-            self._log.debug("revocation watch still down", why=str(ended))
+            self._log.debug("revocation watch still down", why=why)
+            return
+        self._reported_end = why
 
     async def _stream(self, protocol: WatchProtocol) -> None:
         """Run one stream to its end, which is always an exception.

@@ -25,6 +25,7 @@ from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Violation, invalid
 from trust_core.grpc_health import READINESS, Health
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
+from trust_core.tracing import Tracer
 from trust_core.unix_socket import UnixSocket
 from trust_core.version import __version__
 from trustlayer.v1 import types_pb2, validator_pb2
@@ -97,7 +98,9 @@ class ValidatorHandlers:
         mismatches: MismatchReporter,
         routes_required: bool,
         max_staleness_ns: int,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._routes = routes
         self._mismatches = mismatches
         self._routes_required = routes_required
@@ -130,8 +133,12 @@ class ValidatorHandlers:
         question = self._question(request)
         if question is None:
             self._answerer.counters.denied(DenialReason.ROUTE_NOT_COVERED)
-            return _NOT_COVERED
-        return serialize(await self._answerer.validate(question))
+            verdict = _NOT_COVERED
+        else:
+            verdict = await self._answerer.validate(question)
+        if self._tracer is not None:
+            self._tracer.note(traced(verdict))
+        return serialize(verdict)
 
     def _question(self, request: validator_pb2.ValidateRequest) -> Question | None:
         """Read a request; `None` when no rule covers it."""
@@ -259,7 +266,24 @@ def serialize(verdict: Verdict) -> bytes:
     return verdict.payload + response.SerializeToString()
 
 
-_NOT_COVERED: Final = serialize(Verdict(b"", DenialReason.ROUTE_NOT_COVERED, Tier.NONE, 0, 0))
+_NOT_COVERED: Final = Verdict(b"", DenialReason.ROUTE_NOT_COVERED, Tier.NONE, 0, 0)
+
+
+def traced(verdict: Verdict) -> dict[str, str | float]:
+    """Say what a trace holds of a verdict: who knew it, how fresh it is, why not. Nothing of whom it is about."""
+    said: dict[str, str | float] = {
+        "trustlayer.tier": _TIERS.get(verdict.tier, "UNKNOWN"),
+        "trustlayer.age_seconds": verdict.age_ns / NS_PER_SECOND,
+    }
+    if verdict.denial:
+        said["trustlayer.denial"] = _DENIAL_NAMES.get(verdict.denial, "UNKNOWN")
+    if verdict.beyond_lease_ns is not None:
+        said["trustlayer.beyond_lease_seconds"] = verdict.beyond_lease_ns / NS_PER_SECOND
+    return said
+
+
+_TIERS: Final = {int(tier): tier.name for tier in Tier}
+_DENIAL_NAMES: Final = {int(reason): reason.name for reason in DenialReason}
 
 
 def _duration(nanoseconds: int) -> Duration:

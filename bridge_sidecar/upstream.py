@@ -22,10 +22,11 @@ from bridge_sidecar.bridge_secret import SecretSource
 from bridge_sidecar.prewarm import PrewarmedSession
 from bridge_sidecar.routes import Rule
 from bridge_sidecar.validator import ActiveSession, UpstreamAnswer
-from trust_core import grpc_edge
+from trust_core import grpc_edge, request_ids
 from trust_core.clock import NS_PER_SECOND
 from trust_core.errors import Reason, TrustError
 from trust_core.modes import Binding, RequestContext, ValidationMode
+from trust_core.tracing import TRACEPARENT, Tracer
 from trustlayer.v1 import bridge_pb2, bridge_pb2_grpc, types_pb2, validator_pb2
 
 WatchCall = grpc.aio.StreamStreamCall[bridge_pb2.WatchRevocationsRequest, bridge_pb2.WatchRevocationsResponse]
@@ -61,6 +62,8 @@ _KEPT: Final = {
     Reason.REVISION_NOT_REACHED: "Flowless has not reached the revision asked for",
     Reason.NOT_IMPLEMENTED: "Flowless does not implement this call",
 }
+_VALIDATE: Final = "/trustlayer.v1.BridgeService/ValidateSession"
+_REPORT_MISMATCH: Final = "/trustlayer.v1.BridgeService/ReportMismatch"
 _NOT_FLOWLESS: Final = "what answers at the configured address is not a Flowless that validates sessions"
 _NOT_ACCEPTED: Final = (
     "Flowless does not accept what this sidecar asks for: max_staleness_seconds with the longest "
@@ -126,8 +129,16 @@ class Channels(Protocol):
 class Upstream:
     """Flowless, as the rest of the sidecar sees it. Errors leave as `TrustError`, except from `relay` and `watch`."""
 
-    def __init__(self, *, channels: Channels, secret: SecretSource, tolerated_age_ns: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        channels: Channels,
+        secret: SecretSource,
+        tolerated_age_ns: int = 0,
+        tracer: Tracer | None = None,
+    ) -> None:
         """`tolerated_age_ns`: how old an answer may be when the question arrives, see ARCHITECTURE's guarantee."""
+        self._tracer = tracer
         self._channels = channels
         self._tolerated_age = _duration(tolerated_age_ns)
         self._secret = secret
@@ -146,23 +157,40 @@ class Upstream:
         return self._stub
 
     def _credential(self) -> Metadata:
-        return _bearer(self._secret.current())
+        return _metadata(self._secret.current())
 
-    async def _called(self, call: Callable[[Metadata], Awaitable[T]]) -> T:
-        """Make a call, and once more when its credential was refused and has been replaced meanwhile.
+    async def _called(self, method: str, call: Callable[[Metadata], Awaitable[T]]) -> T:
+        """Make a call of this RPC, and once more when its credential was refused and has been replaced meanwhile.
 
         A credential is refused at Flowless' door, before anything is done: this is safe for every call.
         """
         secret = self._secret.current()
         try:
-            return await call(_bearer(secret))
+            return await self._traced(method, call, _metadata(secret))
         except grpc.aio.AioRpcError as error:
             if grpc_edge.reason_of(error) != Reason.BRIDGE_CREDENTIAL_REFUSED:
                 raise
             self._secret.doubt()
             if self._secret.current() == secret:
                 raise
-        return await call(self._credential())
+        return await self._traced(method, call, self._credential())
+
+    async def _traced(self, method: str, call: Callable[[Metadata], Awaitable[T]], metadata: Metadata) -> T:
+        """Make the call inside a span of its own, if the call of the app that causes it is traced."""
+        if self._tracer is None:
+            return await call(metadata)
+        span, parent = self._tracer.outgoing(method)
+        try:
+            result = await call((*metadata, (TRACEPARENT, parent)) if parent else metadata)
+        except BaseException as error:
+            if span is not None:
+                span.note({"rpc.grpc.status_code": _code_of(error)})
+                span.end(failed=True)
+            raise
+        if span is not None:
+            span.note({"rpc.grpc.status_code": 0})
+            span.end()
+        return result
 
     def explain(self, error: grpc.RpcError) -> TrustError:
         """Say what an error of a call of our own means. Its text is ours: upstream's may name its network."""
@@ -191,7 +219,8 @@ class Upstream:
         )
         try:
             response = await self._taken(
-                lambda credential, left: self._bridge.ValidateSession(request, timeout=left, metadata=credential),
+                _VALIDATE,
+                lambda metadata, left: self._bridge.ValidateSession(request, timeout=left, metadata=metadata),
                 timeout_seconds=timeout_seconds,
                 repeatable=True,
             )
@@ -203,18 +232,23 @@ class Upstream:
         return _answer(_understood(response))
 
     async def _taken(
-        self, call: Callable[[Metadata, float], Awaitable[T]], *, timeout_seconds: float, repeatable: bool
+        self,
+        method: str,
+        call: Callable[[Metadata, float], Awaitable[T]],
+        *,
+        timeout_seconds: float,
+        repeatable: bool,
     ) -> T:
         """Make a call until a replica takes it or, if it is repeatable, finishes it.
 
-        `call` is given a credential and the seconds left.
+        `call` is given its metadata and the seconds left.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_seconds
         for pause in (*_PAUSES_SECONDS, None):
             began = loop.time()
             try:
-                return await self._called(lambda credential: call(credential, max(0.0, ends - loop.time())))
+                return await self._called(method, lambda metadata: call(metadata, max(0.0, ends - loop.time())))
             except grpc.aio.AioRpcError as error:
                 never_taken = _never_taken(error, after_seconds=loop.time() - began)
                 again = never_taken or (repeatable and _not_finished(error))
@@ -240,7 +274,8 @@ class Upstream:
         )
         try:
             response = await self._taken(
-                lambda credential, left: self._bridge.ReportMismatch(request, timeout=left, metadata=credential),
+                _REPORT_MISMATCH,
+                lambda metadata, left: self._bridge.ReportMismatch(request, timeout=left, metadata=metadata),
                 timeout_seconds=timeout_seconds,
                 repeatable=True,
             )
@@ -293,20 +328,19 @@ class Upstream:
         return self._watched is not self._channels.current
 
     async def relay(
-        self, method: str, request: bytes, *, timeout_seconds: float, request_id: str, repeatable: bool
+        self, method: str, request: bytes, *, timeout_seconds: float, repeatable: bool
     ) -> RelayedResponse:
         """Pass one unary call through as bytes. Raises `grpc.aio.AioRpcError` as upstream sent it.
 
         `repeatable`: done twice, it does what it does once. Cancelling the caller cancels the call.
         """
 
-        async def made(credential: Metadata, left: float) -> RelayedResponse:
-            metadata = (*credential, (grpc_edge.REQUEST_ID_KEY, request_id))
+        async def made(metadata: Metadata, left: float) -> RelayedResponse:
             call = self._passing(method)(request, timeout=left, metadata=metadata)
             data = await call
             return RelayedResponse(data=data, revision=revision_in(await call.trailing_metadata()))
 
-        return await self._taken(made, timeout_seconds=timeout_seconds, repeatable=repeatable)
+        return await self._taken(method, made, timeout_seconds=timeout_seconds, repeatable=repeatable)
 
     def _passing(self, method: str) -> Any:
         channel = self._channels.current
@@ -325,8 +359,19 @@ class Upstream:
         await self._channels.close()
 
 
-def _bearer(secret: str) -> Metadata:
-    return (("authorization", f"Bearer {secret}"),)
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, grpc.aio.AioRpcError):
+        code: int = error.code().value[0]
+        return code
+    cancelled: int = grpc.StatusCode.CANCELLED.value[0]
+    return cancelled if isinstance(error, asyncio.CancelledError) else grpc.StatusCode.UNKNOWN.value[0]
+
+
+def _metadata(secret: str) -> Metadata:
+    """Make what goes with each call: the credential, and the id of the app's request behind it, if there is one."""
+    credential = ("authorization", f"Bearer {secret}")
+    request_id = request_ids.current()
+    return ((grpc_edge.REQUEST_ID_KEY, request_id), credential) if request_id else (credential,)
 
 
 def revision_in(trailing: Any) -> int:

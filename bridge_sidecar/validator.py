@@ -28,12 +28,13 @@ up; it is cancelled when the last one has gone.
 import asyncio
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridge_sidecar.lease import Lease
 from bridge_sidecar.mismatches import MismatchReporter
 from bridge_sidecar.routes import OnMismatch, Rule
 from bridge_sidecar.session_cache import Entry, SessionCache
+from trust_core import logs, request_ids
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Code, Reason, TrustError
 from trust_core.identifiers import session_digest
@@ -161,9 +162,10 @@ class Counters:
 class _Flight:
     """One shared question to upstream. `seen_revision` is what the cache had applied when it was last sent."""
 
-    __slots__ = ("begun_at_ns", "generation", "min_revision", "seen_revision", "sent", "task", "waiters")
+    __slots__ = ("asked_by", "begun_at_ns", "generation", "min_revision", "seen_revision", "sent", "task", "waiters")
 
     def __init__(self, *, min_revision: int, seen_revision: int, generation: int, begun_at_ns: int) -> None:
+        self.asked_by = request_ids.running()
         self.begun_at_ns = begun_at_ns
         self.min_revision = min_revision
         self.seen_revision = seen_revision
@@ -199,7 +201,10 @@ class Validator:
         self._flying: set[asyncio.Task[_Landed]] = set()
         self._observed_log = ""
         self._observed_revision = 0
+        self._heard_log = ""
+        self._heard_revision = 0
         self._mismatches = mismatches
+        self._log: Any = logs.get_logger("bridge-sidecar")
         # When the last question to upstream failed, unless one succeeded since. Touched by the event loop only, as
         # everything here; it only decides whether a granted route waits before it is served beyond the lease.
         self._failed_at_ns = _NEVER
@@ -218,6 +223,26 @@ class Validator:
             self._observed_revision = 0
         self._observed_log = self._cache.log_id
         self._observed_revision = max(self._observed_revision, revision)
+
+    def _hear(self, revision: int) -> None:
+        """Note how far upstream's log reaches, by an answer of it. Nothing is decided by that; operators see it."""
+        log_id = self._cache.log_id
+        if self._heard_log != log_id:
+            self._heard_log, self._heard_revision = log_id, 0
+        self._heard_revision = max(self._heard_revision, revision)
+
+    @property
+    def known_revision(self) -> int:
+        """The furthest revision of the log that this sidecar knows of: applied, or heard of in an answer."""
+        applied, log_id = self._cache.applied_revision, self._cache.log_id
+        heard = self._heard_revision if self._heard_log == log_id else 0
+        observed = self._observed_revision if self._observed_log == log_id else 0
+        return max(applied, heard, observed)
+
+    @property
+    def misses_under_way(self) -> int:
+        """How many different questions are being asked upstream, or wait for their turn."""
+        return len(self._flying)
 
     def _needed(self, min_revision: int) -> int:
         log_id = self._cache.log_id
@@ -334,6 +359,9 @@ class Validator:
         flight = self._joinable.get(digest)
         if flight is None or not self._may_join(flight, digest, min_revision):
             flight = self._take_off(digest, session_id, min_revision)
+        elif flight.asked_by is not None:
+            # Flowless and its database know the question by the id of the request that began it.
+            self._log.debug("question shared", asked_by=flight.asked_by.get())
         task = flight.task
         assert task is not None  # noqa: S101 - set by _take_off, for mypy
         flight.waiters += 1
@@ -418,6 +446,7 @@ class Validator:
             if ticket.generation != cache.generation:
                 demanded = flight.min_revision
                 continue
+            self._hear(answer.revision)
             now_ns = self._clock.elapsed_ns()
             active = answer.active
             if active is None:

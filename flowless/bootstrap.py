@@ -30,6 +30,7 @@ from flowless.adapters.sql.replicas import SqlReplicaRegistry
 from flowless.adapters.sql.revocation_log import SqlRevocationLog
 from flowless.adapters.sql.sessions import SqlSessionStore
 from flowless.adapters.sql.signing_keys import SqlSigningKeyStore
+from flowless.adapters.sql.statements import StatementWatch
 from flowless.adapters.sql.trust_tokens import SqlTrustTokenStore
 from flowless.adapters.sql.users import SqlUserStore
 from flowless.config import Settings
@@ -61,6 +62,7 @@ from flowless.services.users import Users
 from flowless.services.watchers import Watchers
 from trust_core import logs
 from trust_core.clock import Clock, SystemClock
+from trust_core.tracing import Tracer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Flowless:
 
     settings: Settings
     clock: Clock
+    hashing: HashingPool
     database: Database
     log: SqlRevocationLog
     users: Users
@@ -106,7 +109,9 @@ def open_database(settings: Settings) -> Database:
 
 
 @asynccontextmanager
-async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIterator[Flowless]:
+async def open_flowless(
+    settings: Settings, *, serving: bool = False, tracer: Tracer | None = None
+) -> AsyncIterator[Flowless]:
     """Build the services; close database, Redis and the hashing pool at the end. Commands need no Redis.
 
     Raises SchemaError when the database's schema is not the one needed, ConfigError for files that cannot be used.
@@ -123,6 +128,9 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         hasher = Argon2PasswordHasher(profile=settings.password_profile, pool=pool, pepper=settings.pepper())
         database = open_database(settings)
         closing.push_async_callback(database.close)
+        database.watch_statements(
+            StatementWatch(clock=clock, slow_seconds=settings.slow_query_seconds, tracer=tracer)
+        )
         await require_served(database)
         user_store = SqlUserStore(database=database)
         addresses = LibraryEmailAddresses()
@@ -139,7 +147,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         users = Users(
             store=user_store, hasher=hasher, policy=policy, addresses=addresses, clock=clock, random=os.urandom
         )
-        counters = _attempt_counters(settings, clock, serving=serving)
+        counters = _attempt_counters(settings, clock, tracer, serving=serving)
         closing.push_async_callback(counters.close)
         attempts = AttemptLimiter(
             counters=counters,
@@ -186,7 +194,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
             max_subscriptions=settings.max_watchers,
             max_subscriptions_per_bridge=settings.max_watchers_per_bridge,
         )
-        tier = _session_tier(settings, clock) if serving else NoSessionTier()
+        tier = _session_tier(settings, clock, tracer) if serving else NoSessionTier()
         recent = RecentRevocations()
         tiers = SessionTiers(
             store=store,
@@ -233,6 +241,7 @@ async def open_flowless(settings: Settings, *, serving: bool = False) -> AsyncIt
         yield Flowless(
             settings=settings,
             clock=clock,
+            hashing=pool,
             database=database,
             log=SqlRevocationLog(database=database),
             users=users,
@@ -331,7 +340,7 @@ def _log_mail_failure(mail_id: str, error: Exception) -> None:
     logs.get_logger("flowless").warning("mail was not sent", mail=mail_id, **why)
 
 
-def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
+def _session_tier(settings: Settings, clock: Clock, tracer: Tracer | None) -> SessionTier:
     if settings.redis_url is None:
         return NoSessionTier()
     return RedisSessionTier(
@@ -339,12 +348,13 @@ def _session_tier(settings: Settings, clock: Clock) -> SessionTier:
         sealer=PayloadSealer(keys=settings.redis_keys()),
         timeout_seconds=settings.redis_timeout_seconds,
         clock=clock,
+        tracer=tracer,
     )
 
 
-def _attempt_counters(settings: Settings, clock: Clock, *, serving: bool) -> AttemptCounters:
+def _attempt_counters(settings: Settings, clock: Clock, tracer: Tracer | None, *, serving: bool) -> AttemptCounters:
     local = LocalCounters(clock=clock)
     if settings.redis_url is None or not serving:
         return local
     client = connect(settings.redis_url, password=settings.redis_password(), max_connections=MAX_CONNECTIONS)
-    return SharedCounters(client=client, local=local, clock=clock)
+    return SharedCounters(client=client, local=local, clock=clock, tracer=tracer)

@@ -196,6 +196,19 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_requests: Literal["off", "failed", "all"] = Field(
+        "off", description="a line for each call, or each failed one"
+    )
+    slow_query_seconds: float = Field(
+        0.5, ge=0, le=60, description="a statement that takes longer is logged with the request id; 0: none"
+    )
+    traces_endpoint: str = Field(
+        "", description="http(s)://host:port of a collector (OTLP over gRPC); empty: none; needs the extra tracing"
+    )
+    traces_sample_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of the requests to record of those whose caller has not decided"
+    )
+    core_dumps: bool = Field(False, description="leave the limits on core dumps as they are, for debugging")
 
     @field_validator("database_url")
     @classmethod
@@ -240,6 +253,16 @@ class Settings(BaseSettings):
         if listen and not (host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
             raise ValueError("must be host:port with a port up to 65535, or empty")
         return listen
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _known_collector(cls, endpoint: str) -> str:
+        scheme, _, address = endpoint.partition("://")
+        host, _, port = address.rpartition(":")
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
+        if endpoint and not (scheme in ("http", "https") and host and is_port):
+            raise ValueError("must be http://host:port or https://host:port, or empty")
+        return endpoint
 
     @field_validator("breached_passwords_url")
     @classmethod

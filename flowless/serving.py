@@ -1,25 +1,17 @@
 """The running server: the services that `bootstrap` puts together, behind the listeners, until it is told to stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from flowless.adapters.metrics import (
-    SourcesCollector,
-    of_attempts,
-    of_barriers,
-    of_housekeeping,
-    of_mail,
-    of_redis,
-    of_refusals,
-    of_tail,
-)
-from flowless.adapters.redis.tier import RedisSessionTier
 from flowless.bootstrap import Flowless, open_flowless
 from flowless.config import Settings
 from flowless.grpc.admin import AdminServicer
+from flowless.grpc.authorization import calling_bridge
 from flowless.grpc.bridge import BridgeServicer
 from flowless.grpc.identity import IdentityServicer
 from flowless.grpc.pubflow import PubflowServicer
@@ -28,17 +20,22 @@ from flowless.grpc.session import SessionServicer
 from flowless.grpc.tls import ServerTls
 from flowless.grpc.tls import check as check_tls_files
 from flowless.grpc.trust_token import TrustTokenServicer
+from flowless.metrics_port import MetricsPort
 from flowless.probes import Probes
 from flowless.services.barriers import Barriers
 from flowless.services.outbox import MailSender
 from flowless.workers import when_supervisor_ends
 from trust_core import logs
 from trust_core.errors import Reason, TrustError
+from trust_core.grpc_edge import CallObserver
 from trust_core.grpc_health import HealthPort
-from trust_core.metrics_server import MetricsServer
+from trust_core.request_log import RequestLog
 from trust_core.stopping import when_told_to_end
 from trust_core.tls_files import TlsFiles, TlsFilesError, TlsPaths
 from trust_core.version import __version__
+
+if TYPE_CHECKING:
+    from trust_core.otel import Traces
 
 _READ_MARGIN_SECONDS: Final = 1.0
 
@@ -51,16 +48,20 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
     TrustError INTERNAL, when the log could no longer be followed: a replica that cannot vouch for leases must go.
     """
     log = logs.get_logger("flowless")
-    async with open_flowless(settings, serving=True) as flowless, _sending(flowless.mail) as stop_sending:
+    async with (
+        _tracing(settings) as traces,
+        open_flowless(settings, serving=True, tracer=traces) as flowless,
+        _sending(flowless.mail) as stop_sending,
+    ):
         tail = flowless.tail
         _listen_to_log(flowless)
         wakeups = flowless.database.wakeups(on_wake=tail.wake)
         await _join(flowless.barriers)
         await tail.start()
         await flowless.recent.load(flowless.log, tail.position)
-        server = _server(settings, flowless, share_port=worker_index is not None)
-        metrics = _metrics_server(settings, flowless, worker_index or 1)
         tls = _tls(settings)
+        metrics = MetricsPort(settings, flowless, tls=tls, worker_index=worker_index or 1)
+        server = _server(settings, flowless, traces, share_port=worker_index is not None, metrics=metrics.observers)
         address = _bind(server, settings, tls)
         probes, health = _probes(settings, flowless)
         stop = asyncio.Event()
@@ -93,8 +94,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         for task in aside:
             await _ended(task)
         await flowless.bridge_uses.flush()
-        if metrics is not None:
-            metrics.stop()
+        metrics.stop()
         failures = [await _ended(task) for task in vital]
         await flowless.barriers.leave()
         if health is not None:
@@ -134,6 +134,43 @@ def _probes(settings: Settings, flowless: Flowless) -> tuple[Probes, HealthPort 
 
 
 @asynccontextmanager
+async def _tracing(settings: Settings) -> "AsyncIterator[Traces | None]":
+    """Make traces meanwhile if they are asked for; what is left is sent at the end. Raises OSError."""
+    if not settings.traces_endpoint:
+        yield None
+        return
+    try:
+        from trust_core.otel import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise OSError("traces_endpoint: needs the OpenTelemetry SDK; install the extra tracing") from None
+    traces = Traces(
+        program="flowless",
+        instance=f"{socket.gethostname()[:100]}-{os.getpid()}",
+        endpoint=settings.traces_endpoint,
+        sample_ratio=settings.traces_sample_ratio,
+    )
+    try:
+        yield traces
+    finally:
+        await asyncio.to_thread(traces.close)
+
+
+def _observers(settings: Settings, flowless: Flowless, traces: "Traces | None") -> list[CallObserver]:
+    """List who is told of every call; nobody by default."""
+    observers: list[CallObserver] = [] if traces is None else [traces]
+    if settings.log_requests != "off":
+        observers.append(
+            RequestLog(
+                program="flowless",
+                only_failed=settings.log_requests == "failed",
+                clock=flowless.clock,
+                bridge=calling_bridge,
+            )
+        )
+    return observers
+
+
+@asynccontextmanager
 async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None]]:
     """Send mail meanwhile; give what stops it. A mail on its way is brought to its end, which takes bounded time."""
     if sender is None:
@@ -147,7 +184,14 @@ async def _sending(sender: MailSender | None) -> AsyncIterator[Callable[[], None
         await task
 
 
-def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> FlowlessServer:
+def _server(
+    settings: Settings,
+    flowless: Flowless,
+    traces: "Traces | None",
+    *,
+    share_port: bool,
+    metrics: Sequence[CallObserver],
+) -> FlowlessServer:
     return FlowlessServer(
         bridges=flowless.bridges,
         refusals=flowless.refusals,
@@ -171,6 +215,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
             barriers=flowless.barriers,
             longest_staleness=timedelta(seconds=settings.watch_staleness_max_seconds),
             clock=flowless.clock,
+            tracer=traces,
         ),
         admin=AdminServicer(
             bridges=flowless.bridges,
@@ -190,6 +235,7 @@ def _server(settings: Settings, flowless: Flowless, *, share_port: bool) -> Flow
         ),
         serve_reflection=settings.reflection,
         share_port=share_port,
+        observers=[*_observers(settings, flowless, traces), *metrics],
     )
 
 
@@ -245,31 +291,6 @@ def _listen_to_log(flowless: Flowless) -> None:
     tail.listen(flowless.recent.on_revocation)
     tail.listen(flowless.tiers.on_revocation)
     tail.when_started_over(flowless.recent.start_over)
-
-
-def _metrics_server(settings: Settings, flowless: Flowless, worker_index: int) -> MetricsServer | None:
-    """Start serving metrics if that is configured. Raises OSError.
-
-    Each worker has a port of its own, the next ones after the configured: one port shared would show any of them.
-    """
-    if not settings.metrics_listen:
-        return None
-    sources = [
-        of_tail(flowless.tail, elapsed_ns=flowless.clock.elapsed_ns),
-        of_barriers(flowless.barriers, flowless.watchers, flowless.tail),
-        of_housekeeping(flowless.housekeeping),
-        of_refusals(flowless.refusals),
-        of_attempts(flowless.attempts),
-    ]
-    if isinstance(flowless.tier, RedisSessionTier):
-        sources.append(of_redis(flowless.tier))
-    if flowless.mail is not None:
-        sources.append(of_mail(flowless.mail))
-    host, _, port = settings.metrics_listen.rpartition(":")
-    port_of_worker = int(port) + worker_index - 1 if int(port) else 0
-    metrics = MetricsServer(host=host.strip("[]"), port=port_of_worker, collector=SourcesCollector(sources))
-    logs.get_logger("flowless").info("metrics", address=metrics.address)
-    return metrics
 
 
 async def _join(barriers: Barriers) -> None:

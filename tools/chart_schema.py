@@ -47,7 +47,7 @@ def one_of(*texts: str) -> Schema:
     return {"enum": list(texts)}
 
 
-def obj(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+def obj(*required: str, **properties: Schema) -> Schema:
     """Say that it is an object with these properties and no others."""
     found: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
     return {**found, "required": list(required)} if required else found
@@ -74,12 +74,13 @@ PROBE: Final = obj(
 )
 QUANTITIES: Final[Schema] = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
 RESOURCES: Final = obj(
-    ("requests", "limits"),
+    "requests",
+    "limits",
     requests=QUANTITIES | {"required": ["cpu", "memory"]},
     limits=QUANTITIES | {"required": ["memory"]},
 )
 PORTS: Final[Schema] = {"type": "array", "items": whole(1, 65_535), "minItems": 1}
-EGRESS: Final = obj(("to", "ports"), to=OBJECTS, ports=PORTS)
+EGRESS: Final = obj("to", "ports", to=OBJECTS, ports=PORTS)
 
 
 def url(schemes: str) -> Schema:
@@ -138,18 +139,18 @@ def flowless() -> Schema:
         "then": {"anyOf": [named("clientCa.configMap"), named("clientCa.secret")]},
     }
     properties = obj(
-        ("database", "tls"),
+        "database",
+        "tls",
         nameOverride=NAME,
         fullnameOverride=NAME,
         image=IMAGE,
-        imagePullSecrets={"type": "array", "items": obj(("name",), name=GIVEN_NAME)},
+        imagePullSecrets={"type": "array", "items": obj("name", name=GIVEN_NAME)},
         replicas=whole(1, 100),
-        workers=whole(1, 64),
         extraLabels=TEXTS,
         extraAnnotations=TEXTS,
         podLabels=TEXTS,
         podAnnotations=TEXTS,
-        database=obj(("url",), url=url("postgresql") | {"minLength": 1}, passwordSecret=SECRET_KEY, ca=CAS),
+        database=obj("url", url=url("postgresql") | {"minLength": 1}, passwordSecret=SECRET_KEY, ca=CAS),
         redis=obj(url=url("rediss?(\\+(sentinel|cluster))?"), passwordSecret=SECRET_KEY, sealingKeySecret=SECRET_KEY)
         | {"if": named("url"), "then": named("sealingKeySecret.name")},
         signingKeySecret=SECRET_KEY,

@@ -3,7 +3,9 @@
 `ErrorBoundary` is the interceptor next to the handlers. It wraps each method's handler once (not each call) and
 gives it
 
-- a request id: the caller's `x-request-id` if it is harmless, else a new one; logged, and sent with every error;
+- a request id: the caller's `x-request-id` if it is harmless, else a new one, made once somebody needs it (see
+  `request_ids`); logged, sent with every error, and in the trailing metadata of every answer that something was
+  written about under this id;
 - a deserializer that cannot raise: bytes that are not the message become MALFORMED_MESSAGE, with no parser text;
 - the mapping `TrustError` -> status with ErrorInfo, BadRequest, RetryInfo and RequestInfo;
 - INTERNAL for everything else, with the request id and not a word of the exception;
@@ -13,10 +15,7 @@ Handlers run in one event loop. The boundary's table of wrapped handlers is touc
 """
 
 import asyncio
-import contextvars
 import inspect
-import re
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
@@ -25,24 +24,20 @@ import structlog
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 
-from trust_core import logs
+from trust_core import logs, request_ids
 from trust_core.errors import Code, Reason, TrustError
-from trust_core.identifiers import SECRET_PATTERN
 
 DOMAIN: Final = "trustlayer"
-REQUEST_ID_KEY: Final = "x-request-id"
+REQUEST_ID_KEY: Final = request_ids.METADATA_KEY
 REVISION_KEY: Final = "trustlayer-revision"
 """Trailing metadata of every call that wrote the revocation log: the revision it wrote."""
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 REASON_KEY: Final = "trustlayer-reason"
 """Trailing metadata of every error of ours: the reason alone, for proxies that do not look into the details."""
 
-_REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 _GRPC_CODES: Final = {code: grpc.StatusCode[code.value] for code in Code}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-# grpc.aio runs each call in a task, and so in a context, of its own.
-_request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the stubs only
 Behavior = Callable[..., Any]
@@ -85,6 +80,7 @@ class _Observed:
 
     def __init__(self, method: str, context: Context, observers: Sequence[CallObserver]) -> None:
         self._context = context
+        _known_as(context)  # observers may ask for the id
         self._calls = [observer.begin(method, context) for observer in observers]
 
     def __enter__(self) -> None:
@@ -119,20 +115,12 @@ _MALFORMED: Final = _Malformed()
 
 def request_id_of(context: Context) -> str:
     """Take the caller's request id when it is short and harmless, else make one; the same throughout a call."""
-    known = _request_id.get()
-    if known is not None:
-        return known
-    chosen = _sent_request_id(context) or secrets.token_hex(8)
-    _request_id.set(chosen)
-    return chosen
+    # grpc.aio runs each call, its interceptors included, in a task of its own.
+    return _known_as(context).get()
 
 
-def _sent_request_id(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            # It is logged, audited and sent back: a secret that somebody puts there by mistake must not be.
-            return None if SECRET_PATTERN.search(value) else value
-    return None
+def _known_as(context: Context) -> request_ids.RequestId:
+    return request_ids.running() or request_ids.begin(request_ids.RequestId(context))
 
 
 def status_of(error: TrustError, request_id: str) -> status_pb2.Status:
@@ -165,7 +153,11 @@ def status_of(error: TrustError, request_id: str) -> status_pb2.Status:
 async def abort(context: Context, error: TrustError, request_id: str) -> NoReturn:
     """End the call with the error and its details."""
     status = status_of(error, request_id)
-    trailing = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REASON_KEY, error.reason.value))
+    trailing = (
+        (STATUS_DETAILS_KEY, status.SerializeToString()),
+        (REASON_KEY, error.reason.value),
+        (REQUEST_ID_KEY, request_id),
+    )
     await context.abort(_GRPC_CODES[error.code], error.message, trailing)
     raise AssertionError("unreachable: abort raises")
 
@@ -236,6 +228,12 @@ async def _refuse_malformed_in(requests: AsyncIterator[Any]) -> AsyncIterator[An
         yield request
 
 
+def _tell(request_id: request_ids.RequestId, context: Context) -> None:
+    """Send the id with the answer if anything is known by it; most answers from memory leave nothing behind."""
+    if request_id.used:
+        context.set_trailing_metadata((*(context.trailing_metadata() or ()), (REQUEST_ID_KEY, request_id.used)))
+
+
 class ErrorBoundary(grpc.aio.ServerInterceptor):
     """See the module. Give it to the server as the last interceptor."""
 
@@ -281,9 +279,12 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, behavior: Behavior) -> Behavior:
         async def guarded(request: Any, context: Context) -> Any:
+            request_id = _known_as(context)
             try:
                 _refuse_malformed(request)
-                return await behavior(request, context)
+                response = await behavior(request, context)
+                _tell(request_id, context)
+                return response
             except Exception as error:  # noqa: BLE001 - this is the boundary
                 await self._fail(method, context, error)
 
@@ -298,6 +299,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
     def _streaming(self, method: str, behavior: Behavior, *, stream_in: bool) -> Behavior:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            request_id = _known_as(context)
             try:
                 if stream_in:
                     request = _refuse_malformed_in(request)
@@ -305,6 +307,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
                     _refuse_malformed(request)
                 async for response in behavior(request, context):
                     yield response
+                _tell(request_id, context)
             except Exception as error:  # noqa: BLE001 - this is the boundary
                 await self._fail(method, context, error)
 
@@ -322,7 +325,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         if isinstance(error, grpc.aio.AbortError):
             raise error
         request_id = request_id_of(context)
-        with structlog.contextvars.bound_contextvars(request_id=request_id, method=method):
+        with structlog.contextvars.bound_contextvars(method=method):
             if isinstance(error, TrustError):
                 if error.reason is Reason.INTERNAL:
                     self._log.error("call failed", reason=error.reason.value)

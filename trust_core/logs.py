@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from trust_core import request_ids
 from trust_core.identifiers import redact
 
 LEVELS: Final = {
@@ -82,6 +83,14 @@ def _name_worker(worker: int) -> Any:
     return add
 
 
+def _name_request(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say by which request of an app an event was caused, if by any."""
+    request_id = request_ids.current()
+    if request_id:
+        event.setdefault("request_id", request_id)
+    return event
+
+
 def configure(
     *, level: str = "info", style: str = "auto", stream: TextIO | None = None, worker: int | None = None
 ) -> None:
@@ -101,6 +110,7 @@ def configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             *((_name_worker(worker),) if worker is not None else ()),
+            _name_request,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,

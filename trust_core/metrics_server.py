@@ -1,9 +1,10 @@
 """The Prometheus port of either program. Imported only where it is configured: its library costs memory.
 
 The server is prometheus_client's, in a thread of its own; what the collector does there, it must do by reading only.
+Of the process itself (memory, file descriptors, processor time, start) prometheus_client reads what Linux says.
 """
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.registry import Collector
 
 
@@ -14,6 +15,7 @@ class MetricsServer:
         """Begin to serve; port 0 takes a free one. Raises OSError when the address cannot be had."""
         registry = CollectorRegistry()
         registry.register(collector)
+        ProcessCollector(registry=registry)
         self._server, self._thread = start_http_server(port, host, registry)
         self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
 

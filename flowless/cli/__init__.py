@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flowless.cli import audit, bridges, doctor, gc, keys, mail, restore, serve, sessions, users
+from flowless.cli import audit, bridges, doctor, gc, keys, mail, restore, serve, sessions, top, users
 from trust_core.version import __version__
 
 _EPILOG = (
@@ -27,6 +27,7 @@ serve.register(app)
 doctor.register(app)
 gc.register(app)
 restore.register(app)
+top.register(app)
 app.add_typer(bridges.app, name="bridges")
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")

@@ -11,9 +11,10 @@ import typer
 
 from flowless.adapters.sql.migrate import SchemaError
 from flowless.bootstrap import Flowless, open_flowless
+from flowless.cli.printable import printable
 from flowless.config import ConfigError, Settings, load
 from flowless.domain.audit import OPERATOR, Actor
-from trust_core import logs
+from trust_core import core_dumps, logs
 from trust_core.errors import Code, TrustError
 
 T = TypeVar("T")
@@ -43,6 +44,8 @@ def settings_from(config: Path | None, *, worker: int | None = None, **overrides
         settings.check_files()  # readable now: whoever needs them later finds them so
     except ConfigError as error:
         fail(str(error), EXIT_SETTINGS)
+    if not settings.core_dumps:
+        core_dumps.forbid()
     logs.configure(level=settings.log_level, style=settings.log_format, worker=worker)
     return settings
 
@@ -106,6 +109,10 @@ def show_one(row: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def _cell(value: object) -> str:
+    return printable(_text(value))
+
+
+def _text(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, datetime):

@@ -70,6 +70,12 @@ def caller() -> Caller:
     return _caller.get()
 
 
+def calling_bridge() -> str:
+    """Id of the bridge that makes the running call; empty where it showed no credential that is known."""
+    known = _caller.get(None)
+    return "" if known is None else known.bridge.id
+
+
 def actor(context: Context, *, client_ip: str = "") -> Actor:
     """Say who makes the running call, for the audit log; `client_ip` is the person's, if the request tells it."""
     return Actor.of_bridge(

@@ -20,6 +20,7 @@ from trust_core.clock import Clock
 from trust_core.errors import Reason, TrustError
 from trust_core.grpc_edge import Context
 from trust_core.modes import DenialReason
+from trust_core.tracing import Tracer
 from trustlayer.v1 import bridge_pb2 as pb
 from trustlayer.v1 import bridge_pb2_grpc, types_pb2
 
@@ -41,7 +42,9 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         barriers: Barriers,
         longest_staleness: timedelta,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._sessions = sessions
         self._watchers = watchers
         self._barriers = barriers
@@ -74,6 +77,9 @@ class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
         tier = types_pb2.TIER_REDIS if answer.from_tier else types_pb2.TIER_DATABASE
         malformed = answer.result is DenialReason.MALFORMED
         freshness = types_pb2.Freshness(tier=types_pb2.TIER_NONE if malformed else tier, revision=answer.revision)
+        if self._tracer is not None:
+            denied = {} if isinstance(answer.result, ActiveSession) else {"trustlayer.denial": answer.result.name}
+            self._tracer.note({"trustlayer.tier": "REDIS" if answer.from_tier else "DATABASE", **denied})
         return pb.ValidateSessionResponse(active=active, denial=denial, freshness=freshness)
 
     async def ReportMismatch(self, request: pb.ReportMismatchRequest, context: Context) -> pb.ReportMismatchResponse:

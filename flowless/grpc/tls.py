@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from cryptography import x509
 
 from trust_core import logs
 from trust_core.tls_files import LOOK_SECONDS, TlsFiles, TlsFilesError, TlsMaterial, TlsPaths
@@ -44,6 +45,8 @@ class ServerTls:
         self._material = files.read()
         self._problem = ""
         self.replacements = 0
+        self.validity = _validity(self._material)
+        """From when until when the certificate in use is valid, in seconds since 1970; `None` if not known."""
 
     def credentials(self, *, with_clients: bool) -> grpc.ServerCredentials:
         """Make the credentials of one listener; `with_clients`: each has to bring a certificate."""
@@ -80,9 +83,18 @@ class ServerTls:
             self._material = material
             self._problem = ""
             self.replacements += 1
+            self.validity = _validity(material)
             self._log.info("TLS files read again")
 
 
 def _configuration(material: TlsMaterial, *, with_clients: bool) -> grpc.ServerCertificateConfiguration:
     make: Callable[..., grpc.ServerCertificateConfiguration] = grpc.ssl_server_certificate_configuration
     return make([(material.key, material.certificates)], material.authorities if with_clients else None)
+
+
+def _validity(material: TlsMaterial) -> tuple[float, float] | None:
+    try:
+        leaf, *_ = x509.load_pem_x509_certificates(material.certificates or b"")
+    except (ValueError, TypeError):
+        return None  # TLS took it, and is who decides
+    return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()

@@ -87,6 +87,10 @@ class Sessions:
         self._activity_interval = activity_interval
         self._clock = clock
         self._random = random
+        # Since the start, for metrics; touched by the event loop only.
+        self.validated: dict[str, int] = dict.fromkeys(("redis", "database", "none"), 0)
+        self.denied: dict[DenialReason, int] = {}
+        self.mismatches: dict[str, int] = dict.fromkeys(("revoked", "not_revoked"), 0)
 
     async def validate(
         self,
@@ -103,6 +107,23 @@ class Sessions:
         denied without a look at storage, with revision 0. `max_staleness` is how old the answer may be; 0 asks the
         database.
         """
+        validation = await self._validate(session_id, mode, context, min_revision, max_staleness)
+        tier, result = "redis" if validation.from_tier else "database", validation.result
+        if isinstance(result, DenialReason):
+            self.denied[result] = self.denied.get(result, 0) + 1
+            if result is DenialReason.MALFORMED:
+                tier = "none"
+        self.validated[tier] += 1
+        return validation
+
+    async def _validate(
+        self,
+        session_id: str,
+        mode: ValidationMode | None,
+        context: RequestContext,
+        min_revision: int,
+        max_staleness: timedelta,
+    ) -> Validation:
         fields = Fields()
         check_context(context, fields)
         if min_revision < 0:
@@ -151,7 +172,13 @@ class Sessions:
         if not compared.are_valid:
             fields.add("ipv4_prefix", "0 to 32, and ipv6_prefix 0 to 128")
         fields.refuse()
-        key = checked_session_id(session_id)
+        report = await self._judge_mismatch(checked_session_id(session_id), mode, context, compared, by)
+        self.mismatches["revoked" if report.revoked else "not_revoked"] += 1
+        return report
+
+    async def _judge_mismatch(
+        self, key: bytes, mode: ValidationMode | None, context: RequestContext, compared: IpPrefixes, by: Actor
+    ) -> MismatchReport:
         read, now = await self._store.read(key), self._clock.now()
         judged = judge(read, now=now, limits=self._limits)
         if not isinstance(judged, ActiveSession) or mode is None:

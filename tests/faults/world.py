@@ -51,6 +51,8 @@ class Plan:
     """Whether wall clocks can be set."""
     small: bool = True
     """Whether the last sidecar is one that remembers little."""
+    flowless_environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the replicas, beside what every world sets."""
 
     @property
     def upstream_timeout_seconds(self) -> float:
@@ -151,6 +153,7 @@ class World:
                 # Nothing expires, whatever is done to wall clocks.
                 "FLOWLESS_SESSION_IDLE_SECONDS": str(7 * _DAY),
                 "FLOWLESS_SESSION_ABSOLUTE_SECONDS": str(30 * _DAY),
+                **self.plan.flowless_environment,
             },
             python=self._python(name),
         )

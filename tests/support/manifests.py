@@ -29,7 +29,7 @@ def program(name: str) -> Path:
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run helm."""
-    command = [program("helm"), *map(str, arguments)]
+    command = [str(program("helm")), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -44,7 +44,7 @@ def rendered(chart: Path, values: Path, version: str = VERSIONS[-1]) -> tuple[Ma
 @cache
 def built(directory: Path) -> tuple[Manifest, ...]:
     """What `kustomize build` gives."""
-    command = [program("kustomize"), "build", str(directory)]
+    command = [str(program("kustomize")), "build", str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     return documents(done.stdout)
@@ -123,6 +123,7 @@ class Kubelet:
             "ca.crt": authority.pem,
             "tls.crt": pair.certificate,
             "tls.key": pair.key,
+            "bridge-secret": b"not a real one\n",
             "bridge-sidecar.toml": b"",
             "magic_link.pt.txt": b"Entrar\n\n$link\n$expires\n",
         }
@@ -150,7 +151,15 @@ def _files_of(volume: dict[str, Any]) -> list[str]:
         return []  # an emptyDir
     if "items" in source:
         return [item["path"] for item in source["items"]]
-    name = volume["name"]
-    if name in ("tls", "bridge-sidecar-client-certificate"):
-        return ["tls.crt", "tls.key"]
-    return {"mail-templates": ["magic_link.pt.txt"], "bridge-sidecar-config": ["bridge-sidecar.toml"]}[name]
+    return _WHOLE[volume["name"]]
+
+
+_WHOLE: Final = {
+    "tls": ["tls.crt", "tls.key"],
+    "mail-templates": ["magic_link.pt.txt"],
+    "bridge-sidecar-secret": ["bridge-secret"],
+    "bridge-sidecar-config": ["bridge-sidecar.toml"],
+    "bridge-sidecar-upstream-ca": ["ca.crt"],
+    "bridge-sidecar-client-certificate": ["tls.crt", "tls.key"],
+}
+"""Keys of Secrets and ConfigMaps that are mounted whole: what the documents tell people to put there."""

@@ -62,6 +62,8 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         # The record.
         self.mismatches: list[bridge_pb2.ReportMismatchRequest] = []
         self.validate_requests: list[bridge_pb2.ValidateSessionRequest] = []
+        self.validate_request_ids: list[str] = []
+        self.mismatch_request_ids: list[str] = []
         self.starts: list[bridge_pb2.WatchStart] = []
         self.activities: list[bridge_pb2.SessionActivity] = []
         self.relayed_metadata: list[dict[str, str]] = []
@@ -104,6 +106,7 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         """Revoke on the sidecar's word, which the real one does not take."""
         self._authenticate(context)
         self.mismatches.append(request)
+        self.mismatch_request_ids.append(_sent_request_id(context))
         if self.mismatch_error is not None:
             raise self.mismatch_error
         return bridge_pb2.ReportMismatchResponse(revoked=True, revision=self.revoke_session(request.session_id))
@@ -175,6 +178,7 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
     ) -> bridge_pb2.ValidateSessionResponse:
         self._authenticate(context)
         self.validate_requests.append(request)
+        self.validate_request_ids.append(_sent_request_id(context))
         # The truth is read before the gate: a slow network delays what was read early.
         found = self.sessions.get(request.session_id, DenialReason.UNKNOWN)
         revision = self.lies_about_revision or self.revision
@@ -298,6 +302,10 @@ class ScriptedFlowless(bridge_pb2_grpc.BridgeServiceServicer):
         revision = self.revoke_session(request.session_id)
         context.set_trailing_metadata(((REVISION_KEY, str(revision)),))
         return session_pb2.LogoutResponse(revision=revision)
+
+
+def _sent_request_id(context: Context) -> str:
+    return str(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
 
 
 def _duration(seconds: float) -> Duration:

@@ -100,14 +100,21 @@ def prepared_flowless(
 
 
 @contextmanager
-def running_system(directory: Path, *, max_staleness_seconds: float = 2.0) -> Iterator[System]:
+def running_system(
+    directory: Path,
+    *,
+    max_staleness_seconds: float = 2.0,
+    flowless_environment: Mapping[str, str] | None = None,
+    sidecar_environment: Mapping[str, str] | None = None,
+) -> Iterator[System]:
     """Start both programs in the directory (see the fixture `run_dir`) and wait for the first lease."""
-    with prepared_flowless(directory) as (flowless, secret):
+    with prepared_flowless(directory, environment=flowless_environment) as (flowless, secret):
         sidecar = SidecarProcess(
             directory=directory,
             upstream=flowless.address,
             secret=secret,
             max_staleness_seconds=max_staleness_seconds,
+            environment=sidecar_environment,
         )
         with sidecar, grpc.insecure_channel(sidecar.address) as channel:
             app = App(channel)

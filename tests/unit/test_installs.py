@@ -50,7 +50,9 @@ def _locked(name: str) -> str:
             ],
         ),
         ("sidecar-metrics", ["bridge_sidecar.bootstrap", "bridge_sidecar.metrics"]),
+        ("sidecar-tracing", ["bridge_sidecar.bootstrap", "trust_core.otel"]),
         ("server", ["flowless.cli", "flowless.bootstrap"]),
+        ("server-tracing", ["flowless.serving", "trust_core.otel"]),
     ],
 )
 def test_code_imports_with_nothing_but_its_lock(lock: str, modules: list[str]) -> None:
@@ -67,6 +69,15 @@ def test_a_dependency_outside_the_lock_would_be_noticed() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "is not in the lock" in done.stderr
+
+
+@pytest.mark.parametrize("modules", ["bridge_sidecar.bootstrap", "flowless.serving"])
+def test_a_program_without_traces_loads_nothing_for_them(modules: str) -> None:
+    code = f"import sys, {modules}\nprint([name for name in sys.modules if name.startswith('opentelemetry')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_sidecar_that_no_proxy_asks_loads_nothing_for_proxies() -> None:

@@ -285,6 +285,30 @@ async def test_a_strange_request_id_of_the_caller_is_replaced(
     assert _events(log)[0]["request_id"] == info.request_id
 
 
+async def test_an_answer_says_the_request_id_if_something_was_written_under_it_and_only_then(
+    channel: grpc.aio.Channel, servicer: Acting
+) -> None:
+    async def said() -> Any:
+        call = ValidatorServiceStub(channel).Validate(
+            validator_pb2.ValidateRequest(), metadata=(("x-request-id", "abc-4"),)
+        )
+        await call
+        return dict(await call.trailing_metadata()).get("x-request-id")
+
+    assert await said() is None
+    servicer.act = lambda: logs.get_logger("edge-test").info("something")
+    assert await said() == "abc-4"
+
+
+async def test_whatever_a_call_logs_names_its_request(
+    channel: grpc.aio.Channel, servicer: Acting, log: io.StringIO
+) -> None:
+    servicer.act = lambda: logs.get_logger("edge-test").info("something")
+    await _validate(channel, ("x-request-id", "abc-5"))
+    (event,) = _events(log)
+    assert event["request_id"] == "abc-5"
+
+
 async def test_two_calls_without_a_request_id_get_different_ones(channel: grpc.aio.Channel, servicer: Acting) -> None:
     servicer.act = _raising(TrustError(Reason.CONFLICT, "text"))
     infos = [detail(await _refused(channel), error_details_pb2.RequestInfo) for _ in range(2)]

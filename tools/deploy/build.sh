@@ -19,7 +19,7 @@ echo "building helm and kustomize with $(GOTOOLCHAIN=local go env GOVERSION) (mi
 # local: a toolchain that Go fetched by itself would be pinned by nobody.
 # helm takes itself for one of an old Kubernetes, which it asks where no cluster is named, unless it is told.
 chartutil=helm.sh/helm/v3/pkg/chartutil
-if ! GOTOOLCHAIN=local GOFLAGS= GOWORK=off CGO_ENABLED=0 \
+if ! GOTOOLCHAIN=local GOFLAGS= GOWORK=off \
     go build -mod=readonly -trimpath -buildvcs=false \
     -ldflags "-s -w -X $chartutil.k8sVersionMajor=1 -X $chartutil.k8sVersionMinor=37" -o "$into/" tool; then
     echo "error: helm and kustomize could not be built: Go $wanted or newer and its module proxy are needed." >&2

@@ -20,6 +20,7 @@ from flowless.adapters.redis.calls import MAX_CONNECTIONS, CallStats, RedisCalls
 from flowless.adapters.redis.connect import Client
 from flowless.domain.attempts import Hit, Limit
 from trust_core.clock import Clock
+from trust_core.tracing import Tracer
 
 TIMEOUT_SECONDS: Final = 0.1
 """How long one count waits for Redis. Longer than the tier's: beside a password hash it is little, and a count that
@@ -137,7 +138,13 @@ class SharedCounters:
     """
 
     def __init__(
-        self, *, client: Client, local: LocalCounters, clock: Clock, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        *,
+        client: Client,
+        local: LocalCounters,
+        clock: Clock,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        tracer: Tracer | None = None,
     ) -> None:
         self._local = local
         self._shared = StorageCounters(storage=RedisAttemptStorage(client=client), clock=clock)
@@ -150,6 +157,7 @@ class SharedCounters:
             timeout_seconds=timeout_seconds,
             clock=clock,
             instead="each replica counts attempts alone",
+            tracer=tracer,
         )
 
     @property
@@ -172,25 +180,25 @@ class SharedCounters:
         local = await self._local.hit(limit, key, cost=cost)
         if not local.within and cost > 0:
             return local
-        answered, shared = await self._ask(lambda: self._shared.hit(limit, key, cost=cost))
+        answered, shared = await self._ask("count an attempt", lambda: self._shared.hit(limit, key, cost=cost))
         return shared if answered else local
 
     async def count(self, limit: Limit, key: str) -> int:
         """See the port."""
         local = await self._local.count(limit, key)
-        answered, shared = await self._ask(lambda: self._shared.count(limit, key))
+        answered, shared = await self._ask("read a count", lambda: self._shared.count(limit, key))
         return max(local, shared) if answered else local
 
     async def clear(self, limit: Limit, key: str) -> None:
         """See the port."""
         await self._local.clear(limit, key)
-        await self._ask(lambda: self._shared.clear(limit, key))
+        await self._ask("clear a count", lambda: self._shared.clear(limit, key))
 
     async def close(self) -> None:
         """See the port."""
         await self._calls.close()
 
-    async def _ask(self, command: Callable[[], Awaitable[Any]]) -> tuple[bool, Any]:
+    async def _ask(self, name: str, command: Callable[[], Awaitable[Any]]) -> tuple[bool, Any]:
         """Ask Redis, after a short wait for a place: a burst is not a reason to count alone."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -199,6 +207,6 @@ class SharedCounters:
             self.stats.skipped += 1
             return False, None
         try:
-            return await self._calls.within(command)
+            return await self._calls.within(name, command)
         finally:
             self._places.release()

@@ -22,6 +22,7 @@ from flowless.adapters.passwords.worker import ENDED_BY_PARENT
 from trust_core import logs
 from trust_core.clock import NS_PER_SECOND, Clock
 from trust_core.errors import Reason, TrustError
+from trust_core.histogram import CALL_BOUNDS_NS, Histogram
 from trust_core.programs import python_command
 
 _MODULE: Final = "flowless.adapters.passwords.worker"
@@ -50,7 +51,8 @@ class HashingPool:
     def __init__(self, *, profile: str, workers: int, max_waiting: int, clock: Clock) -> None:
         """Start nothing yet: whoever hashes nothing pays for no worker."""
         self._command = python_command(_MODULE, profile)
-        self._max_jobs = workers + max_waiting
+        self.workers = workers
+        self.max_waiting = max_waiting
         self._clock = clock
         self._places = asyncio.Semaphore(workers)
         self._running: set[asyncio.Task[bytes]] = set()
@@ -60,7 +62,26 @@ class HashingPool:
         self._not_before_ns = 0
         self._is_closed = False
         self.jobs = 0
-        self.refused = 0
+        self.refusals: dict[str, int] = dict.fromkeys(("queue_full", "interrupted"), 0)
+        self.waits = Histogram(CALL_BOUNDS_NS)
+        """How long jobs waited for a worker, those whose caller went away meanwhile included."""
+        self.work = Histogram(CALL_BOUNDS_NS)
+        """How long workers took."""
+
+    @property
+    def refused(self) -> int:
+        """How many jobs were refused since the start."""
+        return sum(self.refusals.values())
+
+    @property
+    def running(self) -> int:
+        """How many jobs workers do now."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a worker."""
+        return max(0, self.jobs - self.running)
 
     @property
     def pids(self) -> frozenset[int]:
@@ -76,8 +97,8 @@ class HashingPool:
 
     def require_room(self) -> None:
         """Raise TrustError HASHING_OVERLOADED if `run` would do so at once."""
-        if self.jobs >= self._max_jobs or self._is_closed:
-            raise self._refusal("too many logins at once; retry later")
+        if self.jobs >= self.workers + self.max_waiting or self._is_closed:
+            raise self._refusal("queue_full", "too many logins at once; retry later")
 
     async def run(self, job: bytes) -> bytes:
         """Have a job done. Raises TrustError HASHING_OVERLOADED, at once when the queue is full.
@@ -86,11 +107,14 @@ class HashingPool:
         """
         self.require_room()
         self.jobs += 1
+        came_ns = self._clock.elapsed_ns()
         try:
             await self._places.acquire()
         except BaseException:
             self.jobs -= 1
             raise
+        finally:
+            self.waits.record(self._clock.elapsed_ns() - came_ns)
         task = asyncio.create_task(self._do(job))
         self._running.add(task)
         task.add_done_callback(self._done)
@@ -103,27 +127,29 @@ class HashingPool:
         if not task.cancelled():
             task.exception()  # has been seen, though the caller may be gone
 
-    def _refusal(self, message: str) -> TrustError:
-        self.refused += 1
+    def _refusal(self, why: str, message: str) -> TrustError:
+        self.refusals[why] += 1
         return TrustError(Reason.HASHING_OVERLOADED, message)
 
     async def _do(self, job: bytes) -> bytes:
         for _ in range(2):
             try:
                 worker = self._idle.pop() if self._idle else await self._start()
+                began_ns = self._clock.elapsed_ns()
                 answer = await worker.ask(job)
             except WorkerLostError:
                 self._pause()
                 continue
+            self.work.record(self._clock.elapsed_ns() - began_ns)
             self._losses_in_a_row = 0
             if not worker.has_ended:
                 self._idle.append(worker)
             return answer
-        raise self._refusal("hashing was interrupted; retry later")
+        raise self._refusal("interrupted", "hashing was interrupted; retry later")
 
     async def _start(self) -> "_Worker":
         if self._is_closed or self._clock.elapsed_ns() < self._not_before_ns:
-            raise self._refusal("hashing was interrupted; retry later")
+            raise self._refusal("interrupted", "hashing was interrupted; retry later")
         try:
             worker = await _Worker.start(self._command, on_end=self._ended)
         except OSError as error:

@@ -11,6 +11,7 @@ Shared state: the set of running commands, the breaker and the counters, touched
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
@@ -19,6 +20,7 @@ from flowless.adapters.redis.breaker import Breaker
 from flowless.adapters.redis.connect import Client, disconnect
 from trust_core import logs
 from trust_core.clock import Clock
+from trust_core.tracing import Span, Tracer
 
 MAX_CONNECTIONS: Final = 64
 
@@ -32,13 +34,25 @@ class CallStats:
     skipped: int = 0
 
 
+def _end_span(span: Span, task: "asyncio.Task[tuple[bool, Any]]") -> None:
+    span.end(failed=task.cancelled() or not task.result()[0])
+
+
 class RedisCalls:
     """See the module. Owns the client and closes it."""
 
     def __init__(
-        self, *, client: Client, stats: CallStats, timeout_seconds: float, clock: Clock, instead: str
+        self,
+        *,
+        client: Client,
+        stats: CallStats,
+        timeout_seconds: float,
+        clock: Clock,
+        instead: str,
+        tracer: Tracer | None = None,
     ) -> None:
         """`instead` says in the log what happens while Redis is left alone."""
+        self._tracer = tracer
         self._client = client
         self._stats = stats
         self._timeout_seconds = timeout_seconds
@@ -52,12 +66,18 @@ class RedisCalls:
         """Whether Redis is left alone for now."""
         return self._breaker.is_open
 
-    async def within(self, command: Callable[[], Awaitable[Any]]) -> tuple[bool, Any]:
-        """Run a command; whether it answered in time, and what."""
+    async def within(self, name: str, command: Callable[[], Awaitable[Any]]) -> tuple[bool, Any]:
+        """Run a command; whether it answered in time, and what. `name` is what a trace calls it."""
         if len(self._running) >= MAX_CONNECTIONS or not self._breaker.allows():
             self._stats.skipped += 1
             return False, None
+        span = None
+        if self._tracer is not None:
+            span = self._tracer.child(f"redis {name}", {"db.system.name": "redis", "db.operation.name": name})
         task = asyncio.ensure_future(self._run(command()))
+        if span is not None:
+            # It ends with the command, which may be later than its caller waits, or be cancelled at the end of all.
+            task.add_done_callback(partial(_end_span, span))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait({task}, timeout=self._timeout_seconds)

@@ -17,6 +17,7 @@ from flowless.adapters.redis.payload import PayloadSealer
 from flowless.domain.sessions import SessionRead
 from trust_core import logs
 from trust_core.clock import Clock
+from trust_core.tracing import Tracer
 
 TOMBSTONE_SECONDS: Final = 60
 """Longer than any fill can be under way: see `SessionTiers`, and the client's own limits."""
@@ -55,7 +56,15 @@ class RedisSessionTier:
 
     enabled = True
 
-    def __init__(self, *, client: Client, sealer: PayloadSealer, timeout_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        client: Client,
+        sealer: PayloadSealer,
+        timeout_seconds: float,
+        clock: Clock,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._client: Any = client  # its stubs cannot say what a command returns
         self._sealer = sealer
         self._log: Any = logs.get_logger("flowless")
@@ -66,6 +75,7 @@ class RedisSessionTier:
             timeout_seconds=timeout_seconds,
             clock=clock,
             instead="the database is asked",
+            tracer=tracer,
         )
 
     @property
@@ -75,7 +85,7 @@ class RedisSessionTier:
 
     async def get(self, digest: bytes, *, log_id: str) -> SessionRead | None:
         """See the port."""
-        done, sealed = await self._calls.within(lambda: self._client.hget(_key(digest, log_id), "p"))
+        done, sealed = await self._calls.within("HGET", lambda: self._client.hget(_key(digest, log_id), "p"))
         if not done:
             return None
         if not isinstance(sealed, bytes):
@@ -106,7 +116,7 @@ class RedisSessionTier:
         await self._calls.close()
 
     async def _write(self, key: str, *arguments: object) -> tuple[bool, Any]:
-        return await self._calls.within(lambda: self._client.eval(_WRITE, 1, key, *arguments))
+        return await self._calls.within("EVAL", lambda: self._client.eval(_WRITE, 1, key, *arguments))
 
 
 def _key(digest: bytes, log_id: str) -> str:

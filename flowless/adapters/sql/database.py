@@ -21,8 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from flowless.adapters.sql import schema
 from flowless.adapters.sql.engines import Engines
+from flowless.adapters.sql.pools import Pool
 from flowless.adapters.sql.postgres import NoWakeups, PostgresWakeups, open_postgres
 from flowless.adapters.sql.sqlite import open_sqlite
+from flowless.adapters.sql.statements import StatementWatch, comment_with_request_id
 from flowless.domain.audit import AuditEvent, chained_hash
 from flowless.domain.revocations import Subject
 from trust_core.errors import Reason, TrustError
@@ -61,7 +63,9 @@ class Database:
         self._url = url
         self.reader = engines.reader
         self.tail_reader = engines.tail_reader
-        self._writer = engines.writer
+        self._writer = Pool(name="write", engine=engines.writer)
+        self._tail_pool = Pool(name="tail", engine=engines.tail_reader)
+        self._readers = Pool(name="read", engine=engines.reader)
         self._timeout_seconds = timeout_seconds
         self._log_listeners: list[Callable[[], None]] = []
         self._writes: set[asyncio.Task[Any]] = set()
@@ -90,12 +94,23 @@ class Database:
             engines = open_sqlite(parsed, timeout_seconds=busy_timeout_seconds, max_pages=max_pages)
         else:
             engines = open_postgres(parsed, timeout_seconds=busy_timeout_seconds, pool_size=pool_size)
+            comment_with_request_id(engines.writer)
         return cls(url=parsed, engines=engines, timeout_seconds=busy_timeout_seconds)
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """All pools of connections."""
+        return self._readers, self._writer, self._tail_pool
 
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         return self.reader.dialect.name
+
+    def watch_statements(self, watch: StatementWatch) -> None:
+        """Let every statement from now on be timed."""
+        for pool in self.pools:
+            watch.listen(pool.engine)
 
     def when_log_written(self, listener: Callable[[], None]) -> None:
         """Call the listener in the event loop after each commit that wrote the revocation log."""
@@ -116,8 +131,8 @@ class Database:
         """Finish running writes, then close all connections."""
         while self._writes or self._abandoned:
             await asyncio.wait(self._writes | self._abandoned)
-        for engine in (self._writer, self.tail_reader, self.reader):
-            await engine.dispose()
+        for pool in self.pools:
+            await pool.engine.dispose()
 
     async def fetch(
         self,
@@ -131,13 +146,14 @@ class Database:
         A caller that is cancelled stops the read. A database that says nothing is not waited for: the statement is
         given up in its own time, and its connection with it.
         """
-        return await self._bounded(self._fetch(statement, parameters, engine or self.reader))
+        pool = self._tail_pool if engine is self.tail_reader else self._readers
+        return await self._bounded(self._fetch(statement, parameters, pool))
 
     async def _fetch(
-        self, statement: sa.Executable, parameters: Mapping[str, Any] | None, engine: AsyncEngine
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None, pool: Pool
     ) -> Sequence[sa.RowMapping]:
         with translated():
-            async with engine.connect() as connection:
+            async with pool.entered(pool.engine.connect()) as connection:
                 return (await connection.execute(statement, parameters)).mappings().all()
 
     async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -163,7 +179,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for reading the schema, with no bound but the driver's."""
         with translated():
-            async with self.reader.connect() as connection:
+            async with self._readers.entered(self.reader.connect()) as connection:
                 yield connection
 
     async def write(self, work: Callable[["WriteTransaction"], Awaitable[T]]) -> T:
@@ -198,7 +214,7 @@ class Database:
 
     async def _write_once(self, work: Callable[["WriteTransaction"], Awaitable[T]]) -> T:
         async with asyncio.timeout(_WRITE_SECONDS if self.dialect == "postgresql" else None):
-            async with self._writer.begin() as connection:
+            async with self._writer.entered(self._writer.engine.begin()) as connection:
                 transaction = WriteTransaction(connection)
                 result = await work(transaction)
         if transaction.wrote_log:
@@ -213,7 +229,7 @@ class Database:
         On PostgreSQL the one at a time is an advisory lock, so that replicas that start together migrate once.
         """
         with translated():
-            async with self._writer.begin() as connection:
+            async with self._writer.entered(self._writer.engine.begin()) as connection:
                 if self.dialect == "postgresql":
                     await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     await connection.exec_driver_sql("SET LOCAL lock_timeout = 0")

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 
 from bridge_sidecar.config import ConfigError
@@ -96,7 +97,54 @@ async def test_metrics_name_nobody_and_nothing(run_dir: Path) -> None:
         assert answer.session.user.id == "usr_1"
         for secret in (session_id, "usr_1", answer.session.handle, "catalogue", str(run_dir)):
             assert secret not in text
-        assert set(re.findall(r"(\w+)=\"", text)) == {"state"}
+        names = {"state", "rpc", "code", "reason", "tier", "le", "outcome", "version"}
+        assert set(re.findall(r"(\w+)=\"", text)) <= names
+
+
+async def test_answers_are_timed_by_who_knew_and_denials_counted_by_their_reason(run_dir: Path) -> None:
+    rules = (Rule(name="catalogue"),)
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE, routes=rules) as app:
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        for _ in range(3):
+            await app.validate(session_id)
+        await app.validate("rubbish")
+        await app.validate(new_id())
+        await app.validate(session_id, route="nowhere")
+        shown = await _shown(app)
+        tiers = {t: shown[f'validation_seconds_count{{tier="{t}"}}'] for t in ("lru", "database", "redis", "none")}
+        assert tiers == {"lru": 2, "database": 2, "redis": 0, "none": 1}
+        assert shown['validation_seconds_bucket{le="+Inf",tier="lru"}'] == 2
+        assert 0 < shown['validation_seconds_sum{tier="lru"}'] < 2
+        denials = {name: value for name, value in shown.items() if name.startswith("denials_total") and value}
+        assert denials == {
+            f'denials_total{{reason="{reason}"}}': 1 for reason in ("MALFORMED", "UNKNOWN", "ROUTE_NOT_COVERED")
+        }
+        assert shown['calls_total{code="OK",rpc="ValidatorService/Validate"}'] == 6
+
+        await app.flowless.stop()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await app.validate(new_id())
+        shown = await _shown(app)
+        assert shown['validation_seconds_count{tier="unanswered"}'] == 1
+        assert shown['calls_total{code="UNAVAILABLE",rpc="ValidatorService/Validate"}'] == 1
+        assert shown['call_errors_total{reason="UPSTREAM_UNAVAILABLE"}'] == 1
+
+
+async def test_the_lag_is_what_an_answer_spoke_of_and_the_watch_has_not_brought(run_dir: Path) -> None:
+    async with running_sidecar(run_dir, metrics_listen=ANYWHERE) as app:
+        assert (await _shown(app))["revision_lag"] == 0
+        session_id = new_id()
+        app.flowless.add_session(session_id)
+        app.flowless.delivers_rows = False
+        row = bridge_pb2.Revocation(user_id="usr_9")
+        revision = app.flowless.append(row)
+        await app.validate(session_id)
+        assert (await _shown(app))["revision_lag"] == 1
+        batch = bridge_pb2.RevocationBatch(revocations=[row])
+        app.flowless.send(bridge_pb2.WatchRevocationsResponse(revocations=batch))
+        await until(lambda: app.sidecar.cache.applied_revision == revision)
+        assert (await _shown(app))["revision_lag"] == 0
 
 
 async def test_metrics_are_off_by_default_and_end_with_the_sidecar(run_dir: Path) -> None:

@@ -9,7 +9,7 @@ from bridge_sidecar.client_ip import X_FORWARDED_FOR, ClientIp, trusted_network
 from bridge_sidecar.gate import Decision, Gate, GateRequest
 from bridge_sidecar.http_requests import Headers, RequestReader, SessionSource
 from bridge_sidecar.routes import Routes, RouteTable, Rule, SessionNeed
-from bridge_sidecar.validator import Question, Tier, Verdict
+from bridge_sidecar.validator import Counters, Question, Tier, Verdict
 from trust_core.errors import Reason, TrustError
 from trust_core.modes import DENIAL_TEXT, DenialReason, RequestContext, ValidationMode
 from trustlayer.v1 import types_pb2, validator_pb2
@@ -31,6 +31,7 @@ class _Answerer:
     def __init__(self) -> None:
         self.answer: Verdict | TrustError = ACTIVE
         self.questions: list[Question] = []
+        self.counters = Counters()
 
     async def validate(self, question: Question) -> Verdict:
         self.questions.append(question)

@@ -134,6 +134,7 @@ fsGroupChangePolicy: OnRootMismatch
 - name: bridge-sidecar-upstream-ca
   secret:
     secretName: {{ .upstreamCa.secret }}
+    defaultMode: 0440
     items: [{key: {{ .upstreamCa.key | quote }}, path: ca.crt}]
 {{- else if .upstreamCa.configMap }}
 - name: bridge-sidecar-upstream-ca

@@ -38,7 +38,6 @@ FLOWLESS_HEALTH_LISTEN: 0.0.0.0:7680
 {{- if $v.metrics.enabled }}
 FLOWLESS_METRICS_LISTEN: 0.0.0.0:7690
 {{- end }}
-FLOWLESS_WORKERS: {{ $v.workers | quote }}
 {{- if $v.tls.insecure }}
 FLOWLESS_INSECURE_LISTEN: "true"
 {{- else }}
@@ -134,6 +133,7 @@ FLOWLESS_{{ upper $name }}: {{ include "flowless.settingText" $value | quote }}
 - name: {{ index . 0 }}
   secret:
     secretName: {{ $ca.secret }}
+    defaultMode: 0440
     items: [{key: {{ $ca.key | quote }}, path: ca.crt}]
 {{- else if $ca.configMap -}}
 - name: {{ index . 0 }}
