@@ -17,6 +17,7 @@ from tests.support.system import App, prepared_flowless
 from tools.processes import FlowlessProcess, SidecarProcess, temporary_directory
 
 BRIDGE = "sidecar"
+EMAIL = "ada@example.org"
 SPIFFE = "spiffe://example.org/ns/shop/sa/web"
 
 
@@ -35,7 +36,7 @@ class System:
     database: Path
 
     def load(self) -> Load:
-        return Load(self.channel, session_id=self.session_id, user_id=self.user_id)
+        return Load(self.channel, session_id=self.session_id, user_id=self.user_id, email=EMAIL)
 
     def told(self, what: str) -> int:
         """How often the sidecar has logged this."""
@@ -58,6 +59,7 @@ def system() -> Iterator[System]:
             "FLOWLESS_TLS_CLIENT_CA_FILE": str(files.authorities),
             "FLOWLESS_CONNECTION_AGE_SECONDS": "2",
             "FLOWLESS_CONNECTION_GRACE_SECONDS": "1",
+            "FLOWLESS_ATTEMPTS_PER_IP_PER_MINUTE": "1000000",
         }
         with prepared_flowless(directory, listen="localhost:0", environment=environment) as (flowless, secret):
             flowless.run_command("bridges", "bind", BRIDGE, SPIFFE)
@@ -74,8 +76,8 @@ def system() -> Iterator[System]:
             with sidecar, grpc.insecure_channel(sidecar.address) as channel:
                 app = App(channel)
                 app.wait_for_lease()
-                user = app.register("ada@example.org")
-                session_id = app.log_in("ada@example.org").session_id
+                user = app.register(EMAIL)
+                session_id = app.log_in(EMAIL).session_id
                 yield System(
                     flowless, sidecar, files, of_sidecar, authority, channel, session_id, user.id,
                     directory / "flowless.db",

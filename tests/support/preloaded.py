@@ -100,8 +100,12 @@ class PreloadedLauncher:
         }
         with self._lock:
             source = self._source(command.module)
-            socket.send_fds(source, [json.dumps(request).encode()], [stdout, stderr])
-            answer = source.recv(64)
+            try:
+                socket.send_fds(source, [json.dumps(request).encode()], [stdout, stderr])
+                answer = source.recv(64)
+            except TimeoutError:
+                self._forget(command.module)  # its late answer would be taken for that to the next request
+                raise
         if not answer:
             raise RuntimeError(f"the process that starts {command.module} has ended")
         return Adopted(int(answer))
@@ -109,11 +113,14 @@ class PreloadedLauncher:
     def stop(self) -> None:
         """End the processes that wait for requests; what was started by them goes on."""
         with self._lock:
-            for process, requests in self._sources.values():
-                requests.close()
-                process.kill()
-                process.wait()
-            self._sources.clear()
+            for module in list(self._sources):
+                self._forget(module)
+
+    def _forget(self, module: str) -> None:
+        process, requests = self._sources.pop(module)
+        requests.close()
+        process.kill()
+        process.wait()
 
     def _source(self, module: str) -> socket.socket:
         known = self._sources.get(module)
