@@ -31,8 +31,8 @@ def login_refused() -> TrustError:
 
 
 def check_password(field: str, password: str, fields: Fields) -> None:
-    """Note a password to compare that is missing or absurdly long."""
-    if not password or len(password) > RAW_MAX_CHARS:
+    """Note a password to compare that is missing, or longer than any that could have been set."""
+    if not password or len(password) > RAW_MAX_CHARS or len(normalised(password)) > MAX_CHARS:
         fields.add(field, f"required, at most {MAX_CHARS} characters")
 
 

@@ -233,6 +233,27 @@ async def test_a_database_that_cannot_be_used_is_unavailable(file: Path, damage:
         await _all_unavailable([*_reads(stores), *_writes(stores)])
 
 
+@pytest.mark.parametrize(
+    ("damage", "mend"),
+    [
+        (_corrupt, "no SQLite database"),
+        (_become_a_directory, "cannot be opened"),
+        (_lose_the_directory, "cannot be opened"),
+    ],
+)
+async def test_what_no_retry_mends_is_not_told_to_retry(
+    file: Path, damage: Callable[[Path], None], mend: str
+) -> None:
+    private = file.parent / "private"
+    private.mkdir()
+    file = file.rename(private / file.name)
+    damage(file)
+    async with _opened(file) as stores:
+        refusal = await _refusal_of(stores.users.get("usr"))
+    assert mend in refusal.message
+    assert "retry" not in refusal.message
+
+
 @pytest.mark.parametrize("damage", [_corrupt, _become_a_directory])
 async def test_a_database_that_cannot_be_used_is_neither_checked_nor_migrated(
     file: Path, damage: Callable[[Path], None]

@@ -142,6 +142,7 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Client], object], list[str]]] = {
     "NUL in attributes": (_register(attributes=_struct(x="\0")), ["attributes"]),
     "no login": (_login(login=""), ["login"]),
     "an overlong login": (_login(login="x" * 255), ["login"]),
+    "a password that nobody can have set": (_login(password="x" * 257), ["password"]),
     "no password at login": (_login(password=""), ["password"]),
     "a huge password at login": (_login(password="x" * 1_000_000), ["password"]),
     "no context": (_login(context=None), ["context.client_ip"]),

@@ -44,6 +44,20 @@ _RETRIED: Final = frozenset(("40001", "40P01"))
 _DISK_FULL: Final = "53100"
 # lock_not_available, query_canceled (statement_timeout), too_many_connections.
 _BUSY: Final = frozenset(("55P03", "57014", "53300"))
+# What no retry mends, each with what does.
+_UNUSABLE: Final = {
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; look at its path and permissions",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database, or a damaged one",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore a backup",
+    sqlite3.SQLITE_READONLY: "it can only be read; look at the permissions of the file and its directory",
+}
+# PostgreSQL, appendix A: classes by two characters, codes by five.
+_REFUSED: Final = {
+    "28": "PostgreSQL refuses this user or password",
+    "3D": "PostgreSQL has no such database",
+    "42501": "PostgreSQL denies this user a permission",
+    "25006": "PostgreSQL only takes reads here; connect to the primary",
+}
 
 
 def to_us(moment: datetime) -> int:
@@ -316,4 +330,6 @@ class translated:  # noqa: N801 - reads as a statement: `with translated():`
         busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or sqlstate in _BUSY
         if busy or isinstance(error, sa.exc.TimeoutError | TimeoutError):
             raise TrustError(Reason.STORAGE_UNAVAILABLE, "the database is busy; retry") from error
+        if mend := _UNUSABLE.get(code) or _REFUSED.get(sqlstate[:2]) or _REFUSED.get(sqlstate):
+            raise TrustError(Reason.STORAGE_UNAVAILABLE, f"the database cannot be used: {mend}") from error
         raise TrustError(Reason.STORAGE_UNAVAILABLE, "the database cannot be used now; retry") from error

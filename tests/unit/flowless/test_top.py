@@ -99,13 +99,14 @@ def test_rates_are_what_was_added_in_the_sidecars_own_time() -> None:
     [
         replace(FIGURES, uptime=timedelta(seconds=3), hits=30, misses=10, denials={5: 1}),
         replace(FIGURES, uptime=timedelta(seconds=300), hits=30, misses=10, denials={5: 1}),
+        replace(FIGURES, uptime=timedelta(seconds=99), hits=1_000, misses=110, denials={5: 10}),
     ],
-    ids=["younger than before", "older than before, with less counted"],
+    ids=["younger than before", "older than before, with less counted", "younger, with more counted"],
 )
 def test_a_sidecar_that_started_anew_is_counted_from_its_start(restarted: SidecarFigures) -> None:
     rates = rates_between(FIGURES, restarted)
     assert rates is not None
-    assert (rates.hits, rates.misses, rates.denials) == (30, 10, 1)
+    assert (rates.hits, rates.misses, rates.denials) == (restarted.hits, restarted.misses, restarted.denials[5])
     assert rates.seconds == restarted.uptime.total_seconds()
 
 
