@@ -177,11 +177,8 @@ FLOWLESS: Final = Dashboard(
             ),
             Panel(
                 title="Calls under way",
-                text="Open streams included. At the limit gRPC refuses more.",
-                queries={
-                    "{{instance}}": "flowless_calls_in_flight[]",
-                    "limit of {{instance}}": "flowless_calls_limit[]",
-                },
+                text="Open streams included. At flowless_calls_limit gRPC refuses more.",
+                queries={"{{instance}}": "flowless_calls_in_flight[]"},
             ),
         ),
         "Validations": (
@@ -338,9 +335,12 @@ FLOWLESS: Final = Dashboard(
                 unit="ops",
             ),
             Panel(
-                title="Rows deleted",
-                text="By housekeeping.",
-                queries={"{{kind}}": _rate("flowless_housekeeping_deleted_rows_total[]", "kind")},
+                title="Housekeeping",
+                text="Rows deleted by kind, and rounds by outcome. Skipped: another replica was at it.",
+                queries={
+                    "rows: {{kind}}": _rate("flowless_housekeeping_deleted_rows_total[]", "kind"),
+                    "rounds: {{outcome}}": _rate("flowless_housekeeping_rounds_total[]", "outcome"),
+                },
                 unit="ops",
             ),
         ),
@@ -469,11 +469,8 @@ SIDECAR: Final = Dashboard(
             ),
             Panel(
                 title="Misses under way",
-                text="Different questions that Flowless is asked now, beside how many there may be.",
-                queries={
-                    "{{instance}}": "bridge_sidecar_misses_under_way[]",
-                    "limit of {{instance}}": "bridge_sidecar_misses_limit[]",
-                },
+                text="Questions that Flowless is asked now. At bridge_sidecar_misses_limit more are UNAVAILABLE.",
+                queries={"{{instance}}": "bridge_sidecar_misses_under_way[]"},
             ),
         ),
         "Calls of apps and proxies": (
