@@ -451,7 +451,7 @@ SIDECAR: Final = Dashboard(
             ),
             Panel(
                 title="Time of answers, 99th percentile",
-                text="Inside the sidecar, by who knew. A hit is far below the first bucket's 0.05 ms.",
+                text="Inside the sidecar, by who knew; unanswered are errors and callers that went away.",
                 queries={"{{tier}}": _quantile(0.99, "bridge_sidecar_validation_seconds_bucket[]", "tier")},
                 unit="s",
             ),

@@ -34,7 +34,7 @@ _SETTINGS: Final = {
     "log_retention_seconds": "60",
     "hashing_queue": "8",
     "password_profile": "owasp",
-    "redis_timeout_seconds": "0.2",
+    "redis_timeout_seconds": "0.1",
 }
 _CALL_SECONDS: Final = 10.0
 
