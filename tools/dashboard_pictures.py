@@ -22,6 +22,7 @@ DIRECTORY: Final = ROOT / "docs" / "operations" / "dashboards"
 PAGE: Final = ROOT / "docs" / "operations" / "dashboards.md"
 _QUIET_SECONDS: Final = 20.0
 _FAULT_SECONDS: Final = 10.0
+_GAP_SECONDS: Final = 2.5
 _WIDTH, _LEFT, _TOP, _INNER = 760, 64, 46, 180
 _COLORS: Final = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"),
@@ -36,19 +37,24 @@ def shown(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
     if unit == "bytes":
-        return f"{value / 2**20:.3g} MiB" if value >= 2**20 else f"{value / 1024:.3g} KiB"
+        return f"{value / 2**20:.3g} MiB" if value >= 2**20 else f"{value / 2**10:.3g} KiB"
     if unit == "s":
-        if value >= 3_600:
-            return f"{value / 3_600:.3g} h"
+        if value >= 120:
+            return f"{value / 3_600:.3g} h" if value >= 7_200 else f"{value / 60:.3g} min"
         return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.3g} ms"
     suffix = {"reqps": "/s", "ops": "/s"}.get(unit, "")
     return f"{value:,.0f}{suffix}" if value >= 1000 else f"{value:.3g}{suffix}"
 
 
-def _nice(highest: float) -> float:
+def _nice(highest: float, unit: str) -> float:
     """Round up to a number that people like at the end of an axis."""
     if highest <= 0:
         return 1.0
+    if unit == "bytes" and highest >= 2**10:
+        whole = 2**20 if highest >= 2**20 else 2**10
+        return whole * _nice(highest / whole, "")
+    if unit == "s" and highest >= 120:
+        return 60 * _nice(highest / 60, "")
     power: float = 10 ** (len(f"{int(highest)}") - 1) if highest >= 1 else 1.0
     while power > highest:
         power /= 10
@@ -57,10 +63,12 @@ def _nice(highest: float) -> float:
 
 def picture(panel: Panel, series: Mapping[str, Points], watched: Watched, *, end: float) -> str:
     """Draw a panel."""
-    drawn = dict(list(series.items())[: len(_COLORS)])
-    lines = [f"{name}  {shown(points[-1][1], panel.unit)}" for name, points in drawn.items()]
-    height = _TOP + _INNER + 40 + 16 * ((len(lines) + 2) // 3)
-    highest = panel.whole or _nice(max((value for points in drawn.values() for _, value in points), default=1.0))
+    peaks = {name: max(value for _, value in points) for name, points in series.items()}
+    drawn = {name: series[name] for name in sorted(peaks, key=lambda name: (-peaks[name], name))[: len(_COLORS)]}
+    lines = [f"{name}  at most {shown(peaks[name], panel.unit)}".strip() for name in drawn]
+    columns = 2 if max(map(len, lines), default=0) > 36 else 3
+    height = _TOP + _INNER + 40 + 16 * (-(-len(lines) // columns))
+    highest = panel.whole or _nice(max(peaks.values(), default=1.0), panel.unit)
     across = (_WIDTH - _LEFT - 20) / (end - watched.began)
 
     def place(at: float, value: float) -> str:
@@ -79,13 +87,23 @@ def picture(panel: Panel, series: Mapping[str, Points], watched: Watched, *, end
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" font-size="10" text-anchor="end">{label}</text>')
     parts += _marks(watched, across)
     for color, points in zip(_COLORS, drawn.values(), strict=False):
-        path = " ".join(place(at, value) for at, value in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
+        for stretch in _stretches(points):
+            path = " ".join(place(at, value) for at, value in stretch)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
     for index, (color, line) in enumerate(zip(_COLORS, lines, strict=False)):
-        x, y = 12 + 248 * (index % 3), _TOP + _INNER + 34 + 16 * (index // 3)
+        x, y = 12 + (_WIDTH - 16) // columns * (index % columns), _TOP + _INNER + 34 + 16 * (index // columns)
         parts.append(f'<rect x="{x}" y="{y - 8}" width="10" height="10" fill="{color}"/>')
         parts.append(f'<text x="{x + 15}" y="{y + 1}" font-size="11">{escape(line)}</text>')
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _stretches(points: Points) -> Iterator[Points]:
+    """Cut where there was nothing to see for a while: no line was there."""
+    begin = 0
+    for index in range(1, len(points) + 1):
+        if index == len(points) or points[index][0] - points[index - 1][0] > _GAP_SECONDS:
+            yield points[begin:index]
+            begin = index
 
 
 def _marks(watched: Watched, across: float) -> Iterator[str]:

@@ -177,11 +177,8 @@ FLOWLESS: Final = Dashboard(
             ),
             Panel(
                 title="Calls under way",
-                text="Open streams included. At the limit gRPC refuses more.",
-                queries={
-                    "{{instance}}": "flowless_calls_in_flight[]",
-                    "limit of {{instance}}": "flowless_calls_limit[]",
-                },
+                text="Open streams included. At flowless_calls_limit gRPC refuses more.",
+                queries={"{{instance}}": "flowless_calls_in_flight[]"},
             ),
         ),
         "Validations": (
@@ -338,9 +335,12 @@ FLOWLESS: Final = Dashboard(
                 unit="ops",
             ),
             Panel(
-                title="Rows deleted",
-                text="By housekeeping.",
-                queries={"{{kind}}": _rate("flowless_housekeeping_deleted_rows_total[]", "kind")},
+                title="Housekeeping",
+                text="Rows deleted by kind, and rounds by outcome. Skipped: another replica was at it.",
+                queries={
+                    "rows: {{kind}}": _rate("flowless_housekeeping_deleted_rows_total[]", "kind"),
+                    "rounds: {{outcome}}": _rate("flowless_housekeeping_rounds_total[]", "outcome"),
+                },
                 unit="ops",
             ),
         ),
@@ -451,7 +451,7 @@ SIDECAR: Final = Dashboard(
             ),
             Panel(
                 title="Time of answers, 99th percentile",
-                text="Inside the sidecar, by who knew. A hit is far below the first bucket's 0.05 ms.",
+                text="Inside the sidecar, by who knew; unanswered are errors and callers that went away.",
                 queries={"{{tier}}": _quantile(0.99, "bridge_sidecar_validation_seconds_bucket[]", "tier")},
                 unit="s",
             ),
@@ -469,11 +469,8 @@ SIDECAR: Final = Dashboard(
             ),
             Panel(
                 title="Misses under way",
-                text="Different questions that Flowless is asked now, beside how many there may be.",
-                queries={
-                    "{{instance}}": "bridge_sidecar_misses_under_way[]",
-                    "limit of {{instance}}": "bridge_sidecar_misses_limit[]",
-                },
+                text="Questions that Flowless is asked now. At bridge_sidecar_misses_limit more are UNAVAILABLE.",
+                queries={"{{instance}}": "bridge_sidecar_misses_under_way[]"},
             ),
         ),
         "Calls of apps and proxies": (
