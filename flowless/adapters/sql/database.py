@@ -109,8 +109,8 @@ class Database:
 
     def watch_statements(self, watch: StatementWatch) -> None:
         """Let every statement from now on be timed."""
-        for engine in (self._writer, self.tail_reader, self.reader):
-            watch.listen(engine)
+        for pool in self.pools:
+            watch.listen(pool.engine)
 
     def when_log_written(self, listener: Callable[[], None]) -> None:
         """Call the listener in the event loop after each commit that wrote the revocation log."""
