@@ -1,8 +1,8 @@
 """No secret is in anything that a full run writes: both programs, both databases, with everything logged and traced.
 
-The run is in `tests/support/secrets_run.py`. What is searched: logs, metrics, traces, the database and its write-ahead
-log, PostgreSQL's log of every statement with its parameters, what Redis holds and was asked, command lines and
-environments, what operators' commands print. Mail is the one place where a secret (a link's token) belongs.
+The run is in `tests/support/secrets_run.py`. What is searched: logs, metrics, traces, the database and its
+write-ahead log, PostgreSQL's log of every statement with its parameters, what Redis holds and was asked, command
+lines and environments, what operators' commands print. Mail is the one place where a secret (a link's token) belongs.
 """
 
 import base64
@@ -18,6 +18,7 @@ import pytest
 
 from flowless.domain.bridges import Scope
 from tests.support.collector import Collector, running_collector
+from tests.support.flowless import Client
 from tests.support.secrets_run import (
     AS_LOGIN_NAME,
     REQUEST_ID,
@@ -30,7 +31,6 @@ from tests.support.secrets_run import (
     told_by_processes,
     wait_until_sent,
 )
-from tests.support.flowless import Client
 from tests.support.smtp import Mailbox, mail_server
 from tests.support.spellings import spellings
 from tests.support.system import App
