@@ -1,8 +1,8 @@
 """No secret is in anything that a full run writes: both programs, both databases, with everything logged and traced.
 
-The run is in `tests/support/secret_run.py`. What is searched: logs, metrics, traces, the database and its write-ahead
-log, PostgreSQL's log of every statement with its parameters, what Redis holds and was asked, command lines and
-environments, what operators' commands print. Mail is the one place where a secret (a link's token) belongs.
+The run is in `tests/support/secrets_run.py`. What is searched: logs, metrics, traces, the database and its
+write-ahead log, PostgreSQL's log of every statement with its parameters, what Redis holds and was asked, command
+lines and environments, what operators' commands print. Mail is the one place where a secret (a link's token) belongs.
 """
 
 import base64
@@ -19,7 +19,7 @@ import pytest
 from flowless.domain.bridges import Scope
 from tests.support.collector import Collector, running_collector
 from tests.support.flowless import Client
-from tests.support.secret_run import (
+from tests.support.secrets_run import (
     AS_LOGIN_NAME,
     REQUEST_ID,
     RULES,
