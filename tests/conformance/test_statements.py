@@ -25,10 +25,10 @@ def log() -> Iterator[io.StringIO]:
     logs.configure()
 
 
-def _texts_of(stores: Stores, engine: str) -> list[str]:
-    """Texts of the statements that go to the driver from now on."""
+def _texts_of(stores: Stores, pool: str) -> list[str]:
+    """Texts of the statements that go to the driver of this pool from now on."""
     texts: list[str] = []
-    target = getattr(stores.database, engine).sync_engine
+    (target,) = (each.engine.sync_engine for each in stores.database.pools if each.name == pool)
 
     def keep(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         texts.append(statement)
@@ -43,7 +43,7 @@ def _slow(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 async def test_on_postgres_each_statement_of_a_write_names_its_request(stores: Stores) -> None:
-    texts = _texts_of(stores, "_writer")
+    texts = _texts_of(stores, "write")
     request_ids.begin(request_ids.RequestId(value="from-the-app.1"))
     await stores.add_session(await stores.add_user())
     commented = [text for text in texts if text.endswith("/*request_id='from-the-app.1'*/")]
@@ -52,14 +52,14 @@ async def test_on_postgres_each_statement_of_a_write_names_its_request(stores: S
 
 
 async def test_what_no_request_causes_has_no_comment(stores: Stores) -> None:
-    texts = _texts_of(stores, "_writer")
+    texts = _texts_of(stores, "write")
     await stores.add_user()
     assert texts
     assert not any("request_id=" in text for text in texts)
 
 
 async def test_reads_have_no_comment_so_that_the_driver_prepares_them(stores: Stores) -> None:
-    texts = _texts_of(stores, "reader")
+    texts = _texts_of(stores, "read")
     request_ids.begin(request_ids.RequestId(value="from-the-app.2"))
     await stores.sessions.read(fresh_digest())
     assert len(texts) == 1
