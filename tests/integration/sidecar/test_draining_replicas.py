@@ -58,7 +58,7 @@ async def test_replicas_that_drain_in_turn_fail_no_call_and_no_call_is_done_twic
             number += 1
             request = b"%d-%d" % (caller, number)
             try:
-                response = await upstream.relay(METHOD, request, timeout_seconds=20, request_id="r", repeatable=False)
+                response = await upstream.relay(METHOD, request, timeout_seconds=20, repeatable=False)
             except grpc.aio.AioRpcError as error:
                 failed.append(f"{error.code().name}: {error.details()}")
             else:
