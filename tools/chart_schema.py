@@ -201,7 +201,7 @@ def flowless() -> Schema:
             enabled=YES_NO,
             serviceMonitor=obj(enabled=YES_NO, interval=DURATION, labels=TEXTS),
             prometheusRule=obj(enabled=YES_NO, labels=TEXTS),
-            dashboard=obj(enabled=YES_NO, labels=TEXTS),
+            dashboards=obj(enabled=YES_NO, labels=TEXTS),
         ),
         tests=obj(enabled=YES_NO),
     )

@@ -1,11 +1,13 @@
 """Whatever values the chart is given, its pods keep to the policy, and its objects fit each other."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.manifests import DEPLOY, VALUES, Manifest, Pod, environment, pods, rendered
 from tests.support.pod_policy import probe_problems, problems_of
@@ -263,3 +265,16 @@ def test_extra_labels_and_annotations_are_on_every_object_and_on_pods() -> None:
         assert manifest["metadata"]["annotations"]["example.org/owner"] == "identity", manifest["kind"]
     labels: dict[str, Any] = server(production()).metadata["labels"]
     assert labels["example.org/tier"] == "core"
+
+
+def test_the_rules_and_dashboards_that_are_installed_are_those_of_the_repository() -> None:
+    scaled = manifests_of(VALUES / "flowless" / "autoscaling.yaml")
+    rule = only(scaled, "PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "rules.yaml").read_text())
+    assert {item["alert"] for group in rule["spec"]["groups"] for item in group["rules"] if "alert" in item}
+    data = only(scaled, "ConfigMap", "-dashboards")["data"]
+    ours = {path.name: json.loads(path.read_text()) for path in (DEPLOY / "grafana").glob("*.json")}
+    assert len(ours) >= 2
+    assert {name: json.loads(text) for name, text in data.items()} == ours
