@@ -51,6 +51,8 @@ class Plan:
     """Whether wall clocks can be set."""
     small: bool = True
     """Whether the last sidecar is one that remembers little."""
+    restart_seconds: float = RESTART_SECONDS
+    """How long a program may take to start again before that counts as failed, and is tried again."""
     flowless_environment: Mapping[str, str] = field(default_factory=dict)
     """Settings of the replicas, beside what every world sets."""
 
@@ -190,7 +192,7 @@ class World:
     def start(self, name: str) -> None:
         """Start a program that does not run; it may not be possible yet. Raises `ProcessError`."""
         if not self.processes[name].is_running:
-            self.processes[name].start(timeout=RESTART_SECONDS)
+            self.processes[name].start(timeout=self.plan.restart_seconds)
 
 
 def _leased(channel: grpc.Channel) -> bool:

@@ -19,7 +19,7 @@ import grpc
 
 from tests.faults.faulting import Faulting
 from tests.faults.schedules import KINDS, Action, Fault, Schedule, Shape, random_schedule
-from tests.faults.world import Plan, World, running
+from tests.faults.world import HEAL_SECONDS, Plan, World, running
 from tests.soak import tables
 from tests.soak.clients import Clients, Rates
 from tests.soak.readings import Readings
@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Plan(
         shape=Shape(sidecars=arguments.sidecars, replicas=arguments.replicas),
         launched=False,
+        restart_seconds=HEAL_SECONDS,
         flowless_environment=tables.HOUSEKEEPING,
     )
     try:
