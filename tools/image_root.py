@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -236,8 +237,9 @@ def main() -> int:
             return 1
     _as_root(sys.argv[1:])
     arguments = dict(argument.split("=", 1) for argument in options.build_arg)
-    work = BUILT / ".work"
-    shutil.rmtree(work, ignore_errors=True)
+    BUILT.mkdir(parents=True, exist_ok=True)
+    # Its own, so that two builds at once do not take each other's away; on the file system where the roots go.
+    work = Path(tempfile.mkdtemp(prefix=".work-", dir=BUILT))
     try:
         builder = Builder(work=work, context=BuildContext(directory=ROOT))
         for name in options.names or names:
