@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from trust_core.otel import Traces
 
 _READ_MARGIN_SECONDS: Final = 1.0
+_TIDY_SECONDS: Final = 4.0
+"""After the drain: less than a supervisor (`cli/serve.py`) and the chart's grace period allow for."""
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_index: int | None = None) -> None:
@@ -91,6 +93,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         probes.drain()
         stop_sending()
         await _drain(settings, server, flowless, cleaning)
+        ending = _end_soon(settings, failed=any(task.done() for task in vital))
+        await _ended(cleaning)
         for task in aside:
             await _ended(task)
         await flowless.bridge_uses.flush()
@@ -99,6 +103,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None], worker_i
         await flowless.barriers.leave()
         if health is not None:
             await health.stop()
+    ending.cancel()
     for failure in filter(None, failures):
         log.error("the revocation log is no longer followed", **logs.describe_exception(failure))
         raise TrustError(Reason.INTERNAL, "stopped by a fault of its own; the log says where")
@@ -113,10 +118,25 @@ async def _drain(
     logs.get_logger("flowless").info("draining", watchers=watchers, seconds=settings.drain_seconds)
     server.set_serving(serving=False)
     flowless.tail.drain()
-    await _ended(cleaning)
+    cleaning.cancel()
     # Load balancers need a moment to see NOT_SERVING; until then calls that still come are answered.
     await asyncio.sleep(settings.lame_duck_seconds)
     await server.stop(settings.drain_seconds)
+
+
+def _end_soon(settings: Settings, *, failed: bool) -> asyncio.TimerHandle:
+    """End the process when tidying up takes too long, as it may where the database has fallen silent.
+
+    Nobody is served any more, and what is left undone a crash would leave undone as well. The kubelet, or the
+    supervisor of several workers, would kill the process a little later, and it could not say why.
+    """
+    mail_seconds = 0.0 if settings.smtp_url is None else settings.smtp_timeout_seconds
+
+    def end() -> None:
+        logs.get_logger("flowless").warning("stopped without tidying up: something does not answer")
+        os._exit(int(failed))
+
+    return asyncio.get_running_loop().call_later(_TIDY_SECONDS + mail_seconds, end)
 
 
 def _probes(settings: Settings, flowless: Flowless) -> tuple[Probes, HealthPort | None]:

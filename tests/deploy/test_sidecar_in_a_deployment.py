@@ -75,9 +75,13 @@ def test_the_sidecar_starts_before_the_app_and_stops_after_it(pod: Pod) -> None:
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["startupProbe"]["exec"]["command"] == ["bridge-sidecar", "healthcheck"]
     assert probe_problems(sidecar) == []
-    health = int(environment(sidecar)["BRIDGE_SIDECAR_HEALTH_LISTEN"].rpartition(":")[2])
-    assert sidecar["livenessProbe"]["grpc"] == {"port": health, "service": "liveness"}
-    assert sidecar["readinessProbe"]["grpc"] == {"port": health, "service": "readiness"}
+    assert sidecar["livenessProbe"]["exec"]["command"] == ["bridge-sidecar", "healthcheck", "--liveness"]
+    assert sidecar["readinessProbe"]["exec"]["command"] == ["bridge-sidecar", "healthcheck"]
+
+
+@every_way
+def test_no_other_pod_can_keep_the_kubelet_from_the_sidecar(pod: Pod) -> None:
+    assert "BRIDGE_SIDECAR_HEALTH_LISTEN" not in environment(pod.container(SIDECAR))
 
 
 @every_way
@@ -117,7 +121,7 @@ def test_the_sidecar_takes_its_settings(way: str, pod: Pod, manifests: tuple[Man
     assert (config.upstream_ca_file is None) == config.insecure_upstream == (way == "mesh")
     assert (config.upstream_cert_file is not None) == (way == "mtls")
     assert [rule.name for rule in config.routes] == ["shop"]
-    ports = {port["name"]: port["containerPort"] for port in pod.container(SIDECAR)["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in pod.container(SIDECAR).get("ports", [])}
     assert config.metrics_listen == (f"0.0.0.0:{ports['sidecar-metrics']}" if "sidecar-metrics" in ports else "")
 
 

@@ -56,27 +56,25 @@ fsGroupChangePolicy: OnRootMismatch
     - name: BRIDGE_SIDECAR_CONFIG
       value: /etc/bridge-sidecar/config/bridge-sidecar.toml
     {{- end }}
-    - name: BRIDGE_SIDECAR_HEALTH_LISTEN
-      value: 0.0.0.0:7681
     {{- if .metrics }}
     - name: BRIDGE_SIDECAR_METRICS_LISTEN
       value: 0.0.0.0:7691
     {{- end }}
     - name: BRIDGE_SIDECAR_LOG_FORMAT
       value: json
+  {{- if .metrics }}
   ports:
-    - {name: sidecar-health, containerPort: 7681}
-    {{- if .metrics }}
     - {name: sidecar-metrics, containerPort: 7691}
-    {{- end }}
+  {{- end }}
+  # On the socket, and not on a port: who reaches a port that asks for no credential can keep the kubelet out.
   startupProbe:
     exec: {command: [bridge-sidecar, healthcheck]}
     {{- toYaml .probes.startup | nindent 4 }}
   livenessProbe:
-    grpc: {port: 7681, service: liveness}
+    exec: {command: [bridge-sidecar, healthcheck, --liveness]}
     {{- toYaml .probes.liveness | nindent 4 }}
   readinessProbe:
-    grpc: {port: 7681, service: readiness}
+    exec: {command: [bridge-sidecar, healthcheck]}
     {{- toYaml .probes.readiness | nindent 4 }}
   resources:
     {{- toYaml .resources | nindent 4 }}
