@@ -37,7 +37,9 @@ T = TypeVar("T")
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 
 OPTIONS: Final = (
-    ("grpc.enable_retries", 0),
+    # With no service config these are the transparent ones alone: of calls that no server has seen, as when it says
+    # goodbye while they are on their way. What may be made again after that, `_taken` decides.
+    ("grpc.enable_retries", 1),
     ("grpc.enable_http_proxy", 0),  # a proxy from the environment would see the credential of a plaintext channel
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.lb_policy_name", "round_robin"),
