@@ -34,7 +34,9 @@ setup: $(INSTALLED) ## create .venv with everything that the other targets need
 $(INSTALLED): requirements/dev.txt pyproject.toml
 	@sh tools/venv.sh .venv "$(PYTHON)"
 	@echo "installing requirements/dev.txt into .venv" >&2
-	@$(PY) -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+# --no-deps: the lock has all of them; and only so is opentelemetry-proto installed after xds-protos, which holds older
+# files of the same names. tests/unit/test_installs.py looks.
+	@$(PY) -m pip install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

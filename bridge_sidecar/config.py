@@ -360,7 +360,9 @@ def _out_of_range(config: SidecarConfig) -> list[str]:
         if getattr(config, key) and not _is_listen_address(getattr(config, key))
     ]
     scheme, _, address = config.traces_endpoint.partition("://")
-    if config.traces_endpoint and not (scheme in ("http", "https") and _is_listen_address(address)):
+    # A name and a password would stand in whatever shows the settings; gRPC does nothing with them.
+    plain = not set("@/").intersection(address) and _is_listen_address(address)
+    if config.traces_endpoint and not (scheme in ("http", "https") and plain):
         problems.append("traces_endpoint: must be http://host:port or https://host:port, or empty")
     return problems
 

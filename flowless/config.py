@@ -260,7 +260,9 @@ class Settings(BaseSettings):
         scheme, _, address = endpoint.partition("://")
         host, _, port = address.rpartition(":")
         is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535
-        if endpoint and not (scheme in ("http", "https") and host and is_port):
+        # A name and a password would stand in whatever shows the settings; gRPC does nothing with them.
+        plain = bool(host) and not set("@/").intersection(host)
+        if endpoint and not (scheme in ("http", "https") and plain and is_port):
             raise ValueError("must be http://host:port or https://host:port, or empty")
         return endpoint
 

@@ -36,8 +36,8 @@ class CallFigures:
         """RPC and code -> calls."""
         self.durations: dict[str, Histogram] = {}
         """RPC -> how long its calls took."""
-        self.errors: dict[str, int] = {}
-        """Reason of ours -> calls that ended with it."""
+        self.errors: dict[str, int] = dict.fromkeys((*sorted(_REASONS), OTHER), 0)
+        """Reason of ours -> calls that ended with it. All from the start: a first 1 is no increase to Prometheus."""
 
     def begin(self, method: str, _context: object) -> "_Call | _Rpc":
         """See `grpc_edge.CallObserver`."""

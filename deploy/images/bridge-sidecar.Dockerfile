@@ -15,13 +15,15 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 COPY requirements/build.txt requirements/sidecar-image.txt /src/requirements/
-# Wheels only, so that nothing is ever compiled, and each is the file whose hash is in the lock.
+# Wheels only, so that nothing is ever compiled, and each is the file whose hash is in the lock. Without --no-deps pip
+# would install opentelemetry-proto before xds-protos, whose older files of the same names no trace can be made with.
 RUN python3 -m venv --without-pip /opt/build \
     && python3 -m venv --without-pip /opt/bridge-sidecar \
-    && python3 -m pip --python /opt/build/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-        --require-hashes --requirement /src/requirements/build.txt \
-    && python3 -m pip --python /opt/bridge-sidecar/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-        --require-hashes --requirement /src/requirements/sidecar-image.txt
+    && python3 -m pip --python /opt/build/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --require-hashes --requirement /src/requirements/build.txt \
+    && python3 -m pip --python /opt/bridge-sidecar/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --require-hashes --requirement /src/requirements/sidecar-image.txt \
+    && /opt/bridge-sidecar/bin/python -B -c 'import opentelemetry.exporter.otlp.proto.common.trace_encoder'
 
 WORKDIR /src
 COPY pyproject.toml README.md ./

@@ -15,13 +15,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 COPY requirements/build.txt requirements/server-tracing.txt /src/requirements/
-# Wheels only, so that nothing is ever compiled, and each is the file whose hash is in the lock.
+# Wheels only, so that nothing is ever compiled, and each is the file whose hash is in the lock, which has them all.
 RUN python3 -m venv --without-pip /opt/build \
     && python3 -m venv --without-pip /opt/flowless \
-    && python3 -m pip --python /opt/build/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-        --require-hashes --requirement /src/requirements/build.txt \
-    && python3 -m pip --python /opt/flowless/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-        --require-hashes --requirement /src/requirements/server-tracing.txt
+    && python3 -m pip --python /opt/build/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --require-hashes --requirement /src/requirements/build.txt \
+    && python3 -m pip --python /opt/flowless/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --require-hashes --requirement /src/requirements/server-tracing.txt
 
 WORKDIR /src
 COPY pyproject.toml README.md ./

@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from trust_core.call_figures import CallFigures, rpc_of
+from trust_core.errors import Reason
 from trust_core.histogram import VALIDATION_BOUNDS_NS, Histogram
 from trust_core.metric_families import Catalogue
 
@@ -34,14 +35,20 @@ def test_calls_are_counted_by_code_and_reason_and_those_under_way_as_well(timed:
         call.finish(code, reason)
     assert figures.in_flight == 0
     assert figures.ended == {("SessionService/Login", "OK"): 2, ("SessionService/Login", "UNAUTHENTICATED"): 1}
-    assert figures.errors == {"LOGIN_REFUSED": 1}
+    assert {reason for reason, count in figures.errors.items() if count} == {"LOGIN_REFUSED"}
 
 
 def test_a_reason_of_a_newer_flowless_counts_as_other() -> None:
     figures = CallFigures(clock=FakeClock())
     for number in range(3):
         figures.begin(LOGIN, None).finish("UNAVAILABLE", f"REASON_OF_TOMORROW_{number}")
-    assert figures.errors == {"other": 3}
+    assert figures.errors["other"] == 3
+    assert sum(figures.errors.values()) == 3
+
+
+def test_every_reason_is_shown_before_it_was_ever_given_so_that_the_first_is_an_increase() -> None:
+    figures = CallFigures(clock=FakeClock())
+    assert figures.errors == dict.fromkeys((*(reason.value for reason in Reason), "other"), 0)
 
 
 def test_only_calls_that_end_with_their_answer_are_timed() -> None:

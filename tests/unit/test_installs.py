@@ -96,3 +96,19 @@ def test_a_sidecar_that_no_proxy_asks_loads_nothing_for_proxies() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_traces_can_be_made_though_another_package_holds_older_files_of_the_same_names() -> None:
+    code = "import trust_core.otel, envoy.service.auth.v3.external_auth_pb2"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", ["Makefile", "deploy/images/bridge-sidecar.Dockerfile"])
+def test_a_lock_is_installed_as_it_is_so_that_these_files_come_last(file: str) -> None:
+    text = (ROOT / file).read_text().replace("\\\n", " ")
+    installs = [line for line in re.findall(r"pip [^&\n]*--requirement [^&\n]*", text) if "build.txt" not in line]
+    assert installs
+    assert all("--no-deps" in line for line in installs)

@@ -130,6 +130,11 @@ def test_a_wrong_setting_is_refused_by_name_and_not_by_value(
     assert named in _refusal(monkeypatch, variables)
 
 
+@pytest.mark.parametrize("endpoint", ["http://name:word@collector:4317", "http://collector/path:4317"])
+def test_a_collector_is_told_by_host_and_port_alone(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    assert "traces_endpoint" in _refusal(monkeypatch, {"TRACES_ENDPOINT": endpoint})
+
+
 def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = _refusal(monkeypatch, dict.fromkeys(("MAX_WATCHERS", "LOG_LEVEL", "DATABASE_URL"), SENTINEL))
     assert all(f"\n  {name}: " in text for name in ("max_watchers", "log_level", "database_url"))

@@ -190,3 +190,8 @@ def test_the_choices_for_logs_are_those_that_logs_know() -> None:
         assert _load(LOG_LEVEL=level).log_level == level
     for style in logs.FORMATS:
         assert _load(LOG_FORMAT=style).log_format == style
+
+
+@pytest.mark.parametrize("endpoint", ["http://name:word@collector:4317", "http://collector/path:4317"])
+def test_a_collector_is_told_by_host_and_port_alone(endpoint: str) -> None:
+    assert "traces_endpoint" in _problems(TRACES_ENDPOINT=endpoint)
