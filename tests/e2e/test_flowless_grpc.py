@@ -41,7 +41,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 @pytest.fixture(scope="module")
 def flowless() -> Iterator[Flowless]:
-    with temporary_directory() as directory, running_flowless(directory, busy_timeout_seconds="0.2") as running:
+    with temporary_directory() as directory, running_flowless(directory, busy_timeout_seconds="0.5") as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import argon2
 import pytest
 
-from flowless.adapters.passwords import jobs, pool
+from flowless.adapters.passwords import jobs, pool, room
 from flowless.adapters.passwords.pool import HashingPool, hashing_workers
 from flowless.adapters.passwords.profiles import PROFILES, TESTING_PROFILE
 from tests.support.clock import FakeClock
@@ -266,5 +266,35 @@ def test_all_workers_together_have_no_more_lanes_than_cores_and_each_server_has_
         (2, "rfc9106-second", 1, 1), (1, "owasp", 64, 1),
     ):  # fmt: skip
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(room, "memory_bytes", lambda: None)
         assert hashing_workers(profile=profile, servers=servers) == expected
     assert PROFILES["rfc9106-second"].parallelism == 4
+
+
+def test_a_container_with_little_memory_on_a_large_machine_has_few_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 cores would be 16 workers of 64 MiB, and a storm of logins the end of the server."""
+    mib = 1024 * 1024
+    monkeypatch.setattr(room, "cores", lambda: 64)
+    for limit, servers, expected in (
+        (None, 1, 16), (64 * 1024 * mib, 1, 16), (1024 * mib, 1, 5), (1024 * mib, 2, 2), (256 * mib, 1, 1), (0, 1, 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(room, "memory_bytes", lambda limit=limit: limit)
+        assert hashing_workers(profile="rfc9106-second", servers=servers) == expected
+
+
+def test_a_containers_limits_are_read_where_the_kernel_tells_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert (room.cores(tmp_path), room.memory_bytes(tmp_path)) == (8, None)
+    for quota, limit, expected in (
+        ("max 100000", "max", (8, None)),
+        ("150000 100000", "1073741824", (2, 1 << 30)),
+        ("5000 100000", "0", (1, 0)),
+        ("9900000 100000", "x", (8, None)),
+        ("garbage", "", (8, None)),
+        ("1 0", "1 2", (8, None)),
+    ):
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        assert (room.cores(tmp_path), room.memory_bytes(tmp_path)) == expected

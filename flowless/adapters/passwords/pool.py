@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
+from flowless.adapters.passwords import room
 from flowless.adapters.passwords.jobs import LENGTH, MAX_FRAME
 from flowless.adapters.passwords.profiles import PROFILES
 from flowless.adapters.passwords.worker import ENDED_BY_PARENT
@@ -28,17 +29,25 @@ from trust_core.programs import python_command
 _MODULE: Final = "flowless.adapters.passwords.worker"
 _JOB_SECONDS: Final = 60.0
 """Far longer than the dearest hash that we accept takes on a busy machine; a worker that needs more hangs."""
+_WORKER_BYTES: Final = 24 * 1024 * 1024
+"""What a worker needs beside the hash: Python and its libraries, with some air."""
 _FIRST_PAUSE_NS: Final = NS_PER_SECOND // 10
 _LONGEST_PAUSE_NS: Final = 5 * NS_PER_SECOND
 
 
 def hashing_workers(*, profile: str, servers: int) -> int:
-    """How many workers each of several servers on this machine gets: together no more lanes than cores, if it can be.
+    """How many workers each of several servers here gets: together no more lanes than cores, if it can be.
 
-    Argon2's lanes are threads of one worker, so a profile with as many lanes as there are cores needs one.
+    Argon2's lanes are threads of one worker, so a profile with as many lanes as there are cores needs one. In a
+    container its limits count, not the machine: hashes never take more than half of its memory together, whatever
+    number of cores the machine has, since the kernel would end the server in a storm of logins.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (servers * PROFILES[profile].parallelism))
+    cost = PROFILES[profile]
+    workers = room.cores() // (servers * cost.parallelism)
+    memory = room.memory_bytes()
+    if memory is not None:
+        workers = min(workers, memory // 2 // (servers * (cost.memory_cost * 1024 + _WORKER_BYTES)))
+    return max(1, workers)
 
 
 class WorkerLostError(Exception):
