@@ -192,7 +192,10 @@ def _serve(config_file: Path | None) -> Exit:
     from bridge_sidecar import bootstrap  # noqa: PLC0415
     from bridge_sidecar.unix_server import SocketLostError  # noqa: PLC0415
     from trust_core import core_dumps, logs  # noqa: PLC0415
+    from trust_core.stopping import end_as_first_process  # noqa: PLC0415
     from trust_core.unix_socket import SocketError  # noqa: PLC0415
+
+    end_as_first_process()
 
     if not config.core_dumps:
         core_dumps.forbid()

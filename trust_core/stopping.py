@@ -24,6 +24,18 @@ def end_process(number: int) -> None:
     os._exit(128 + number)
 
 
+def end_as_first_process() -> None:
+    """Let signals end a program that does not drain yet, though it is the first process of a container.
+
+    The kernel ignores them there until somebody handles them, so a start or a migration that waits for a database
+    would last until the grace period is over. Everywhere else they end it anyway. `when_told_to_end` takes over.
+    """
+    if os.getpid() != 1:
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: end_process(received))
+
+
 def when_told_to_end(drain: Callable[[], None], *, at_once: Callable[[int], None] = end_process) -> None:
     """Call `drain` at the first signal and `at_once` at each later one. Call inside the running event loop."""
     told = False

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowless.cli import audit, bridges, doctor, gc, keys, mail, restore, serve, sessions, top, users
+from trust_core.stopping import end_as_first_process
 from trust_core.version import __version__
 
 _EPILOG = (
@@ -55,5 +56,6 @@ def main() -> NoReturn:
     """Run the command line."""
     # The database holds personal data and hashes: whatever Flowless creates is for its own user only.
     os.umask(0o077)
+    end_as_first_process()
     app()
     raise SystemExit(0)
