@@ -200,6 +200,7 @@ def flowless() -> Schema:
         metrics=obj(
             enabled=YES_NO,
             serviceMonitor=obj(enabled=YES_NO, interval=DURATION, labels=TEXTS),
+            sidecarPodMonitor=obj(enabled=YES_NO, interval=DURATION, labels=TEXTS),
             prometheusRule=obj(enabled=YES_NO, labels=TEXTS),
             dashboards=obj(enabled=YES_NO, labels=TEXTS),
         ),

@@ -259,6 +259,19 @@ def test_objects_of_other_projects_have_the_shape_that_those_ask_for() -> None:
     assert {e["port"] for e in monitor["spec"]["endpoints"]} == {p["name"] for p in services[0]["spec"]["ports"]}
 
 
+def test_prometheus_finds_sidecars_by_a_port_that_they_have() -> None:
+    monitor = only(manifests_of(VALUES / "flowless" / "autoscaling.yaml"), "PodMonitor")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"] == {}
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    component = (DEPLOY / "kustomize" / "bridge-sidecar" / "sidecar.yaml").read_text()
+    library = (DEPLOY / "charts" / "bridge-sidecar" / "templates" / "_bridge-sidecar.tpl").read_text()
+    for sidecar in (component, library):
+        assert f"name: {endpoint['port']}, containerPort: 7691" in sidecar
+
+
 def test_extra_labels_and_annotations_are_on_every_object_and_on_pods() -> None:
     for manifest in production():
         assert manifest["metadata"]["labels"]["team"] == "identity", manifest["kind"]

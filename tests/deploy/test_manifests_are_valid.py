@@ -16,7 +16,7 @@ with warnings.catch_warnings():
 CHART = DEPLOY / "charts" / "flowless"
 ACCEPTED = sorted((VALUES / "flowless").glob("*.yaml"))
 REFUSED = sorted((VALUES / "refused").glob("*.yaml"))
-CUSTOM = {"Certificate", "ServiceMonitor", "PrometheusRule"}
+CUSTOM = {"Certificate", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """Kinds of other projects, whose schemas are not in Kubernetes: their shape is looked at below."""
 
 
