@@ -163,6 +163,7 @@ def two_replicas(directory: Path, redis: RedisServer, *, metrics_port: int) -> I
     key_file = directory / "redis.key"
     key_file.write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
     shared = {**SETTINGS, "redis_url": redis.url, "redis_key_file": str(key_file)}
+    shared["busy_timeout_seconds"] = "30"  # two programs write one file, and how long that takes is not the question
     with ExitStack() as stack:
         one, two = (stack.enter_context(temporary_directory()) for _ in range(2))
         metrics = {"metrics_listen": f"127.0.0.1:{metrics_port}"}
