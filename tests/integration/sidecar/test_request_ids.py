@@ -109,6 +109,10 @@ async def test_an_error_of_flowless_comes_back_with_the_id_in_the_metadata_too(r
         assert ("x-request-id", "failed-1") in tuple(caught.value.trailing_metadata())
 
 
+def _lines(log: io.StringIO) -> list[dict[str, Any]]:
+    return [line for line in _events(log, "request") if line["method"].endswith("/Validate")]
+
+
 @pytest.mark.parametrize(("which", "expected"), [("off", []), ("failed", ["b"]), ("all", ["a", "b"])])
 async def test_a_line_for_each_request_is_written_as_far_as_the_operator_wants(
     run_dir: Path, log: io.StringIO, which: str, expected: list[str]
@@ -120,7 +124,9 @@ async def test_a_line_for_each_request_is_written_as_far_as_the_operator_wants(
         app.flowless.validate_error = TrustError(Reason.STORAGE_UNAVAILABLE, "no disk")
         with pytest.raises(grpc.aio.AioRpcError):
             await _ask(app, new_id(), "b")
-        lines = [line for line in _events(log, "request") if line["method"].endswith("/Validate")]
+        # A call's line is written when the call is over, which its caller may know a moment before.
+        await until(lambda: len(_lines(log)) >= len(expected))
+    lines = _lines(log)
     assert [line["request_id"] for line in lines] == expected
     for line in lines:
         assert line["milliseconds"] > 0
