@@ -41,6 +41,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(base, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _log_into_report_again() -> Iterator[None]:
+    """Whatever a test made of the log: the next one may not write into a stream that is closed by then."""
+    yield
+    log_into_report()
+
+
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     """A private directory with a path short enough for Unix sockets; `tmp_path` is often too long."""

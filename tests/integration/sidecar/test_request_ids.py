@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from trustlayer.v1 import types_pb2, validator_pb2
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     stream = io.StringIO()
     logs.configure(level="debug", style="json", stream=stream)
-    yield stream
-    logs.configure()
+    return stream
 
 
 def _events(log: io.StringIO, name: str) -> list[dict[str, Any]]:
