@@ -23,7 +23,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## ---- set up and try ----
 
@@ -117,7 +117,7 @@ deploy-schema: $(INSTALLED) ## write the charts' values.schema.json, which knows
 
 .PHONY: proto-release
 proto-release: $(INSTALLED) ## record proto/ as released: later changes must stay compatible with it
-	.venv/bin/buf build --output proto/released.binpb
+	.venv/bin/buf build proto --output proto/released.binpb
 
 .PHONY: lock
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements/ (LOCK_ARGS=--upgrade for newer versions)
@@ -191,6 +191,10 @@ image-check: image-lint image-root ## the same, then run what they hold as a clu
 .PHONY: sbom
 sbom: image-root ## list what is in the images: build/images/NAME/sbom.cdx.json (CycloneDX)
 	@$(PY) -m tools.sbom
+
+## ---- clients in other languages: what is theirs stands in clients/LANGUAGE/client.mk ----
+
+include $(wildcard clients/*/client.mk)
 
 ## ---- measure ----
 
