@@ -13,6 +13,7 @@ from tests.support import databases
 from tests.support.preloaded import PreloadedLauncher
 from tests.support.report_log import log_into_report
 from tools.processes import CommandLineLauncher, ManagedProcess, temporary_directory
+from trust_core import core_dumps
 
 # How long an example takes depends on what else the machine does; `timeout` bounds a whole test.
 hypothesis.settings.register_profile("repository", deadline=None)
@@ -46,6 +47,12 @@ def _log_into_report_again() -> Iterator[None]:
     """Whatever a test made of the log: the next one may not write into a stream that is closed by then."""
     yield
     log_into_report()
+
+
+@pytest.fixture(autouse=True)
+def _core_dumps_of_tests_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is run in a test's own process would forbid them to it, and to all that it starts, for good."""
+    monkeypatch.setattr(core_dumps, "forbid", lambda: None)
 
 
 @pytest.fixture

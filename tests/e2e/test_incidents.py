@@ -151,8 +151,9 @@ def in_order(site: Site) -> Iterator[Site]:
     site.leased()
     yield site
     site.leased()
-    seen = json.loads(site.flowless.run_command("top", "--once", "--json"))
-    assert len(seen["sidecars"]) == 1
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while len(json.loads(site.flowless.run_command("top", "--once", "--json"))["sidecars"]) != 1:
+        assert time.monotonic() < deadline  # a replica says now and then what its sidecars have told it
     site.flowless.run_command("audit", "verify")
 
 

@@ -80,6 +80,16 @@ class Adopted:
         self.send_signal(signal.SIGKILL)
 
 
+def _can_be_forked(command: CommandLine) -> bool:
+    """Say whether a start by a fork is the same as one by the command line.
+
+    It is not where Python itself is told something at its start: which modules are found, for example.
+    """
+    told = {name: value for name, value in command.environment.items() if name.startswith("PYTHON")}
+    ours = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    return command.module in PRELOADED and tuple(command.python) == (sys.executable,) and told == ours
+
+
 class PreloadedLauncher:
     """Starts the programs in `PRELOADED` by forks, others as `fallback` does. For use by all threads of a process."""
 
@@ -90,7 +100,7 @@ class PreloadedLauncher:
 
     def launch(self, command: CommandLine, *, stdout: int, stderr: int) -> Process:
         """See `Launcher.launch`."""
-        if command.module not in PRELOADED or tuple(command.python) != (sys.executable,):
+        if not _can_be_forked(command):
             return self._fallback.launch(command, stdout=stdout, stderr=stderr)
         request = {
             "parent": os.getpid(),
