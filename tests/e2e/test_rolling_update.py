@@ -12,7 +12,7 @@ import pytest
 from tests.support.kubelet import grpc_probe, terminate, until
 from tests.support.kubernetes_service import Service
 from tests.support.load import Load
-from tests.support.previous import is_there, previous_code, python_for
+from tests.support.previous import is_there, previous_code
 from tests.support.system import App
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port
@@ -41,7 +41,6 @@ class Pod:
             listen=self.address,
             database_url=database_url,
             environment={**SETTINGS, **environment, "FLOWLESS_HEALTH_LISTEN": self.health},
-            python=python_for(environment),
         )
 
     def ready(self) -> bool:

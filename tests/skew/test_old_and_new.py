@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.support.load import log_in_and_revoke
-from tests.support.previous import previous_code, python_for
+from tests.support.previous import previous_code
 from tests.support.rpc import reason
 from tests.support.system import BRIDGE, BROWSER, App
 from tools.processes import TESTING, FlowlessProcess, ProcessError, SidecarProcess
@@ -22,13 +22,11 @@ THIS: Mapping[str, str] = {}
 
 
 def flowless_of(directory: Path, code: Mapping[str, str], name: str) -> FlowlessProcess:
-    return FlowlessProcess(directory=directory, name=name, environment={**TESTING, **code}, python=python_for(code))
+    return FlowlessProcess(directory=directory, name=name, environment={**TESTING, **code})
 
 
 def sidecar_of(directory: Path, code: Mapping[str, str], upstream: str, secret: str) -> SidecarProcess:
-    return SidecarProcess(
-        directory=directory, upstream=upstream, secret=secret, environment=code, python=python_for(code)
-    )
+    return SidecarProcess(directory=directory, upstream=upstream, secret=secret, environment=code)
 
 
 def the_main_job(app: App, email: str) -> None:

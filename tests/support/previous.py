@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -48,11 +47,6 @@ def _tree() -> Path | None:
 def is_there() -> bool:
     """Whether the repository's history holds it."""
     return _tree() is not None
-
-
-def python_for(code: Mapping[str, str]) -> tuple[str, ...]:
-    """The interpreter for a program with these variables; other code than this is started by its command line."""
-    return (sys.executable, "-P") if code else (sys.executable,)
 
 
 def previous_code() -> Mapping[str, str]:
