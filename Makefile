@@ -51,8 +51,8 @@ run: $(INSTALLED) ## leave both programs running in the foreground, with command
 ## ---- checks ----
 
 .PHONY: test
-test: $(INSTALLED) ## run the whole test suite
-	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+test: $(INSTALLED) ## run the whole test suite, and what failed once more, alone
+	$(PY) -m tools.run_tests --numprocesses=$(WORKERS) --dist=loadfile
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## the same, with branch coverage, which takes half as long again
