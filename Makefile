@@ -31,13 +31,13 @@ help: ## print this list
 setup: $(INSTALLED) ## create .venv with everything that the other targets need
 
 # Once, and again when the lock or the project's metadata changes.
-$(INSTALLED): requirements/dev.txt pyproject.toml
+$(INSTALLED): requirements/dev.txt pyproject.toml clients/python/pyproject.toml
 	@sh tools/venv.sh .venv "$(PYTHON)"
 	@echo "installing requirements/dev.txt into .venv" >&2
 # --no-deps: the lock has all of them; and only so is opentelemetry-proto installed after xds-protos, which holds older
 # files of the same names. tests/unit/test_installs.py looks.
 	@$(PY) -m pip install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
-	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable clients/python --editable .
 	@touch $@
 
 .PHONY: demo
@@ -106,9 +106,7 @@ lock-check: $(INSTALLED) ## check that requirements/ follows from pyproject.toml
 ## ---- generate ----
 
 .PHONY: proto
-proto: $(INSTALLED) ## regenerate the Python code of proto/, and what Envoy loads
-	.venv/bin/buf format --write
-	$(PY) tools/generate.py
+proto: $(INSTALLED) client-python-generate ## regenerate the Python code of the protos, and what Envoy loads
 	$(PY) tools/envoy_descriptor.py
 
 .PHONY: deploy-schema

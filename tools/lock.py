@@ -1,4 +1,6 @@
-"""Resolve `pyproject.toml` into `requirements/*.txt`: exact versions with hashes, no addresses.
+"""Resolve `pyproject.toml` and that of `clients/python` into `requirements/*.txt`: exact versions and hashes.
+
+The client itself is in no lock: it is installed from this tree, as the programs are.
 
 Extras stay in the locks: without `package[extra]==` pip resolves the extra anew, and fails once a newer version
 exists.
@@ -31,8 +33,8 @@ LOCKS = {
 }
 """One lock per way of installing; the others are constrained by `dev`, which comes first, so that they agree."""
 
-WITHOUT_PROJECT = {"build"}
-"""Locks of a dependency group alone."""
+PROJECTS = {"build": (), "client": ("clients/python/pyproject.toml",)}
+"""Whose requirements are locked, where it is not both programs': nobody's but a group's, or the Python client's."""
 
 
 def compile_locks(into: Path, *options: str) -> None:
@@ -43,7 +45,8 @@ def compile_locks(into: Path, *options: str) -> None:
             sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
             "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-strip-extras",
             "--custom-compile-command", "make lock", *options, *extras, *constraint,
-            *(() if name in WITHOUT_PROJECT else ("pyproject.toml",)), "--output-file", str(into / f"{name}.txt"),
+            *PROJECTS.get(name, ("pyproject.toml",)), "--no-emit-package", "trustlayer",
+            "--output-file", str(into / f"{name}.txt"),
         ]  # fmt: skip
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 

@@ -29,9 +29,13 @@ WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY trust_core ./trust_core
 COPY bridge_sidecar ./bridge_sidecar
-COPY clients/python/src ./clients/python/src
+# Of what apps import only the generated code of the standard is needed, and nothing else of it is in the image.
+COPY clients/python/pyproject.toml clients/python/README.md ./clients/python/
+COPY clients/python/src/trustlayer/__init__.py clients/python/src/trustlayer/py.typed ./clients/python/src/trustlayer/
+COPY clients/python/src/trustlayer/v1 ./clients/python/src/trustlayer/v1
 # The wheel names both programs; the other one's code is not here.
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
+    && cd clients/python && /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/bridge-sidecar/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /dist/*.whl \
     && rm /opt/bridge-sidecar/bin/flowless

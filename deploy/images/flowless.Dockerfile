@@ -27,9 +27,14 @@ WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY trust_core ./trust_core
 COPY flowless ./flowless
-COPY clients/python/src ./clients/python/src
+# Of what apps import only the generated code is needed, and nothing else of it is in the image.
+COPY clients/python/pyproject.toml clients/python/README.md ./clients/python/
+COPY clients/python/src/trustlayer/__init__.py clients/python/src/trustlayer/py.typed ./clients/python/src/trustlayer/
+COPY clients/python/src/trustlayer/v1 ./clients/python/src/trustlayer/v1
+COPY clients/python/src/trustlayer/pubflow ./clients/python/src/trustlayer/pubflow
 # The wheel names both programs; the other one's code is not here.
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
+    && cd clients/python && /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/flowless/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /dist/*.whl \
     && rm /opt/flowless/bin/bridge-sidecar

@@ -20,7 +20,7 @@ owners = importlib.metadata.packages_distributions()
 class OnlyLocked:
     def find_spec(self, name, path=None, target=None):
         of = {canonical(owner) for owner in owners.get(name.partition(".")[0], ())}
-        if of and "trustlayer" not in of and not of & locked:
+        if of and not of & ({"trustlayer", "trustlayer-programs"} | locked):
             raise ModuleNotFoundError(f"{name} is not in the lock")
 
 sys.meta_path.insert(0, OnlyLocked())
@@ -38,7 +38,7 @@ def _locked(name: str) -> str:
 @pytest.mark.parametrize(
     ("lock", "modules"),
     [
-        ("client", ["trustlayer.v1.validator_pb2_grpc", "trustlayer.v1.session_pb2_grpc"]),
+        ("client", ["trustlayer.v1.session_pb2_grpc", "trustlayer.client", "trustlayer.aio"]),
         (
             "sidecar",
             [

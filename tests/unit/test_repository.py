@@ -84,7 +84,8 @@ def test_a_lock_agrees_with_the_one_that_the_tests_run_with(lock: Path) -> None:
 
 
 def test_a_client_needs_the_generated_codes_libraries_and_nothing_else() -> None:
-    assert set(pinned(ROOT / "requirements" / "client.txt")) == {"grpcio", "protobuf", "typing-extensions"}
+    needed = {"googleapis-common-protos", "grpcio", "protobuf", "typing-extensions"}
+    assert set(pinned(ROOT / "requirements" / "client.txt")) == needed
 
 
 def test_the_sidecar_installs_without_what_only_the_server_needs() -> None:
@@ -94,7 +95,7 @@ def test_the_sidecar_installs_without_what_only_the_server_needs() -> None:
 
 
 def test_bare_make_lists_every_target_with_its_help() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?m)^\.PHONY: (\S+)$", makefile))
+    makefiles = (ROOT / "Makefile", *sorted((ROOT / "clients").glob("*/client.mk")))
+    targets = {name for file in makefiles for name in re.findall(r"(?m)^\.PHONY: (\S+)$", file.read_text())}
     printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"(?m)^  make (\S+) +\S", printed)) == targets

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/options.proto\x12\rtrustlayer.v1\x1a google/protobuf/descriptor.proto*\xae\x01\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCOPE_VALIDATE\x10\x01\x12\x12\n\x0eSCOPE_IDENTITY\x10\x02\x12\x12\n\x0eSCOPE_SESSIONS\x10\x03\x12\x16\n\x12SCOPE_TRUST_TOKENS\x10\x04\x12\x0f\n\x0bSCOPE_ADMIN\x10\x05\x12\x16\n\x12SCOPE_LOCAL_SOCKET\x10\x06\x12\x11\n\rSCOPE_PUBFLOW\x10\x07:E\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xa5\x89\x03 \x01(\x0e\x32\x14.trustlayer.v1.Scopeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrustlayer/v1/options.proto\x12\rtrustlayer.v1\x1a google/protobuf/descriptor.proto*\xae\x01\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCOPE_VALIDATE\x10\x01\x12\x12\n\x0eSCOPE_IDENTITY\x10\x02\x12\x12\n\x0eSCOPE_SESSIONS\x10\x03\x12\x16\n\x12SCOPE_TRUST_TOKENS\x10\x04\x12\x0f\n\x0bSCOPE_ADMIN\x10\x05\x12\x16\n\x12SCOPE_LOCAL_SOCKET\x10\x06\x12\x11\n\rSCOPE_PUBFLOW\x10\x07:L\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xa5\x89\x03 \x01(\x0e\x32\x14.trustlayer.v1.ScopeR\x05scopeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -29,7 +29,7 @@ from trustlayer.v1 import options_pb2 as trustlayer_dot_v1_dot_options__pb2
 from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrustlayer/v1/trust_token.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\x95\x02\n\x16IssueTrustTokenRequest\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x08\x64\x65livery\x18\x05 \x01(\x0e\x32!.trustlayer.v1.TrustTokenDelivery\x12%\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06locale\x18\x07 \x01(\t\x12.\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"Y\n\x17IssueTrustTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x16\x43heckTrustTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"Y\n\x17\x43heckTrustTokenResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65mail\x18\x02 \x01(\t\"|\n\x18\x43onsumeTrustTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12.\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContext\"t\n\x19\x43onsumeTrustTokenResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08revision\x18\x04 \x01(\x03\"<\n\x18RevokeTrustTokensRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\"\x1b\n\x19RevokeTrustTokensResponse\"\x16\n\x14GetPublicKeysRequest\"%\n\x15GetPublicKeysResponse\x12\x0c\n\x04keys\x18\x01 \x03(\t*Y\n\x12TrustTokenDelivery\x12$\n TRUST_TOKEN_DELIVERY_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRUST_TOKEN_DELIVERY_MAIL\x10\x01\x32\xaa\x04\n\x11TrustTokenService\x12\x66\n\x0fIssueTrustToken\x12%.trustlayer.v1.IssueTrustTokenRequest\x1a&.trustlayer.v1.IssueTrustTokenResponse\"\x04\xa8\xca\x18\x04\x12i\n\x0f\x43heckTrustToken\x12%.trustlayer.v1.CheckTrustTokenRequest\x1a&.trustlayer.v1.CheckTrustTokenResponse\"\x07\x90\x02\x01\xa8\xca\x18\x04\x12l\n\x11\x43onsumeTrustToken\x12\'.trustlayer.v1.ConsumeTrustTokenRequest\x1a(.trustlayer.v1.ConsumeTrustTokenResponse\"\x04\xa8\xca\x18\x04\x12o\n\x11RevokeTrustTokens\x12\'.trustlayer.v1.RevokeTrustTokensRequest\x1a(.trustlayer.v1.RevokeTrustTokensResponse\"\x07\x90\x02\x02\xa8\xca\x18\x04\x12\x63\n\rGetPublicKeys\x12#.trustlayer.v1.GetPublicKeysRequest\x1a$.trustlayer.v1.GetPublicKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrustlayer/v1/trust_token.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrustlayer/v1/options.proto\x1a\x19trustlayer/v1/types.proto\"\xdc\x02\n\x16IssueTrustTokenRequest\x12\x18\n\x07purpose\x18\x01 \x01(\tR\x07purpose\x12\x18\n\x07subject\x18\x02 \x01(\tR\x07subject\x12\x1a\n\x08\x61udience\x18\x03 \x01(\tR\x08\x61udience\x12\x35\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\x12=\n\x08\x64\x65livery\x18\x05 \x01(\x0e\x32!.trustlayer.v1.TrustTokenDeliveryR\x08\x64\x65livery\x12+\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x64\x61ta\x12\x16\n\x06locale\x18\x07 \x01(\tR\x06locale\x12\x37\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContextR\x07\x63ontext\"l\n\x17IssueTrustTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"d\n\x16\x43heckTrustTokenRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n\x07purpose\x18\x02 \x01(\tR\x07purpose\x12\x1a\n\x08\x61udience\x18\x03 \x01(\tR\x08\x61udience\"l\n\x17\x43heckTrustTokenResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\"\x9f\x01\n\x18\x43onsumeTrustTokenRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n\x07purpose\x18\x02 \x01(\tR\x07purpose\x12\x1a\n\x08\x61udience\x18\x03 \x01(\tR\x08\x61udience\x12\x37\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1d.trustlayer.v1.RequestContextR\x07\x63ontext\"\x93\x01\n\x19\x43onsumeTrustTokenResponse\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12+\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x64\x61ta\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"N\n\x18RevokeTrustTokensRequest\x12\x18\n\x07subject\x18\x01 \x01(\tR\x07subject\x12\x18\n\x07purpose\x18\x02 \x01(\tR\x07purpose\"\x1b\n\x19RevokeTrustTokensResponse\"\x16\n\x14GetPublicKeysRequest\"+\n\x15GetPublicKeysResponse\x12\x12\n\x04keys\x18\x01 \x03(\tR\x04keys*Y\n\x12TrustTokenDelivery\x12$\n TRUST_TOKEN_DELIVERY_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRUST_TOKEN_DELIVERY_MAIL\x10\x01\x32\xaa\x04\n\x11TrustTokenService\x12\x66\n\x0fIssueTrustToken\x12%.trustlayer.v1.IssueTrustTokenRequest\x1a&.trustlayer.v1.IssueTrustTokenResponse\"\x04\xa8\xca\x18\x04\x12i\n\x0f\x43heckTrustToken\x12%.trustlayer.v1.CheckTrustTokenRequest\x1a&.trustlayer.v1.CheckTrustTokenResponse\"\x07\x90\x02\x01\xa8\xca\x18\x04\x12l\n\x11\x43onsumeTrustToken\x12\'.trustlayer.v1.ConsumeTrustTokenRequest\x1a(.trustlayer.v1.ConsumeTrustTokenResponse\"\x04\xa8\xca\x18\x04\x12o\n\x11RevokeTrustTokens\x12\'.trustlayer.v1.RevokeTrustTokensRequest\x1a(.trustlayer.v1.RevokeTrustTokensResponse\"\x07\x90\x02\x02\xa8\xca\x18\x04\x12\x63\n\rGetPublicKeys\x12#.trustlayer.v1.GetPublicKeysRequest\x1a$.trustlayer.v1.GetPublicKeysResponse\"\x07\x90\x02\x01\xa8\xca\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,28 +46,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRUSTTOKENSERVICE'].methods_by_name['RevokeTrustTokens']._serialized_options = b'\220\002\002\250\312\030\004'
   _globals['_TRUSTTOKENSERVICE'].methods_by_name['GetPublicKeys']._loaded_options = None
   _globals['_TRUSTTOKENSERVICE'].methods_by_name['GetPublicKeys']._serialized_options = b'\220\002\001\250\312\030\004'
-  _globals['_TRUSTTOKENDELIVERY']._serialized_start=1137
-  _globals['_TRUSTTOKENDELIVERY']._serialized_end=1226
+  _globals['_TRUSTTOKENDELIVERY']._serialized_start=1364
+  _globals['_TRUSTTOKENDELIVERY']._serialized_end=1453
   _globals['_ISSUETRUSTTOKENREQUEST']._serialized_start=202
-  _globals['_ISSUETRUSTTOKENREQUEST']._serialized_end=479
-  _globals['_ISSUETRUSTTOKENRESPONSE']._serialized_start=481
-  _globals['_ISSUETRUSTTOKENRESPONSE']._serialized_end=570
-  _globals['_CHECKTRUSTTOKENREQUEST']._serialized_start=572
-  _globals['_CHECKTRUSTTOKENREQUEST']._serialized_end=646
-  _globals['_CHECKTRUSTTOKENRESPONSE']._serialized_start=648
-  _globals['_CHECKTRUSTTOKENRESPONSE']._serialized_end=737
-  _globals['_CONSUMETRUSTTOKENREQUEST']._serialized_start=739
-  _globals['_CONSUMETRUSTTOKENREQUEST']._serialized_end=863
-  _globals['_CONSUMETRUSTTOKENRESPONSE']._serialized_start=865
-  _globals['_CONSUMETRUSTTOKENRESPONSE']._serialized_end=981
-  _globals['_REVOKETRUSTTOKENSREQUEST']._serialized_start=983
-  _globals['_REVOKETRUSTTOKENSREQUEST']._serialized_end=1043
-  _globals['_REVOKETRUSTTOKENSRESPONSE']._serialized_start=1045
-  _globals['_REVOKETRUSTTOKENSRESPONSE']._serialized_end=1072
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1074
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1096
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1098
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1135
-  _globals['_TRUSTTOKENSERVICE']._serialized_start=1229
-  _globals['_TRUSTTOKENSERVICE']._serialized_end=1783
+  _globals['_ISSUETRUSTTOKENREQUEST']._serialized_end=550
+  _globals['_ISSUETRUSTTOKENRESPONSE']._serialized_start=552
+  _globals['_ISSUETRUSTTOKENRESPONSE']._serialized_end=660
+  _globals['_CHECKTRUSTTOKENREQUEST']._serialized_start=662
+  _globals['_CHECKTRUSTTOKENREQUEST']._serialized_end=762
+  _globals['_CHECKTRUSTTOKENRESPONSE']._serialized_start=764
+  _globals['_CHECKTRUSTTOKENRESPONSE']._serialized_end=872
+  _globals['_CONSUMETRUSTTOKENREQUEST']._serialized_start=875
+  _globals['_CONSUMETRUSTTOKENREQUEST']._serialized_end=1034
+  _globals['_CONSUMETRUSTTOKENRESPONSE']._serialized_start=1037
+  _globals['_CONSUMETRUSTTOKENRESPONSE']._serialized_end=1184
+  _globals['_REVOKETRUSTTOKENSREQUEST']._serialized_start=1186
+  _globals['_REVOKETRUSTTOKENSREQUEST']._serialized_end=1264
+  _globals['_REVOKETRUSTTOKENSRESPONSE']._serialized_start=1266
+  _globals['_REVOKETRUSTTOKENSRESPONSE']._serialized_end=1293
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1295
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1317
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1319
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1362
+  _globals['_TRUSTTOKENSERVICE']._serialized_start=1456
+  _globals['_TRUSTTOKENSERVICE']._serialized_end=2010
 # @@protoc_insertion_point(module_scope)

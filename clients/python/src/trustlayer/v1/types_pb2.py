@@ -27,29 +27,29 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/types.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x0eRequestContext\x12\x11\n\tclient_ip\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65vice_fingerprint\x18\x02 \x01(\t\x12\x12\n\nuser_agent\x18\x03 \x01(\t\"\xfd\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x16\n\x0e\x65mail_verified\x18\x03 \x01(\x08\x12\x11\n\tuser_name\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tlast_name\x18\x06 \x01(\t\x12\r\n\x05phone\x18\x07 \x01(\t\x12\x13\n\x0bpicture_url\x18\x08 \x01(\t\x12\x11\n\tuser_type\x18\t \x01(\t\x12\x0e\n\x06locale\x18\n \x01(\t\x12)\n\x06status\x18\x0b \x01(\x0e\x32\x19.trustlayer.v1.UserStatus\x12\r\n\x05roles\x18\x0c \x03(\t\x12+\n\nattributes\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x02\n\x07Session\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x13.trustlayer.v1.User\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11\x61uthenticate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16\x61uthentication_methods\x18\x06 \x03(\t\x12\x38\n\x11satisfiable_modes\x18\x07 \x03(\x0e\x32\x1d.trustlayer.v1.ValidationMode\x12\x14\n\x0crotation_due\x18\x08 \x01(\x08\"F\n\x06\x44\x65nial\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.trustlayer.v1.DenialReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x99\x01\n\tFreshness\x12!\n\x04tier\x18\x01 \x01(\x0e\x32\x13.trustlayer.v1.Tier\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x62\x65yond_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*\x89\x01\n\x0eValidationMode\x12\x1f\n\x1bVALIDATION_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VALIDATION_MODE_STANDARD\x10\x01\x12\x1c\n\x18VALIDATION_MODE_ADVANCED\x10\x02\x12\x1a\n\x16VALIDATION_MODE_STRICT\x10\x03*\xf4\x03\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_EXPIRED\x10\x03\x12\x16\n\x12\x44\x45NIAL_REASON_IDLE\x10\x04\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x05\x12\x1f\n\x1b\x44\x45NIAL_REASON_USER_DISABLED\x10\x06\x12!\n\x1d\x44\x45NIAL_REASON_CONTEXT_MISSING\x10\x07\x12#\n\x1f\x44\x45NIAL_REASON_CONTEXT_NOT_BOUND\x10\x08\x12\x1d\n\x19\x44\x45NIAL_REASON_IP_MISMATCH\x10\t\x12!\n\x1d\x44\x45NIAL_REASON_DEVICE_MISMATCH\x10\n\x12%\n!DENIAL_REASON_USER_AGENT_MISMATCH\x10\x0b\x12\x1e\n\x1a\x44\x45NIAL_REASON_ROLE_MISSING\x10\x0c\x12(\n$DENIAL_REASON_AUTHENTICATION_TOO_OLD\x10\r\x12#\n\x1f\x44\x45NIAL_REASON_ROUTE_NOT_COVERED\x10\x0e*\\\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_NONE\x10\x01\x12\x0c\n\x08TIER_LRU\x10\x02\x12\x0e\n\nTIER_REDIS\x10\x03\x12\x11\n\rTIER_DATABASE\x10\x04*[\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n\x14USER_STATUS_DISABLED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trustlayer/v1/types.proto\x12\rtrustlayer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"{\n\x0eRequestContext\x12\x1b\n\tclient_ip\x18\x01 \x01(\tR\x08\x63lientIp\x12-\n\x12\x64\x65vice_fingerprint\x18\x02 \x01(\tR\x11\x64\x65viceFingerprint\x12\x1d\n\nuser_agent\x18\x03 \x01(\tR\tuserAgent\"\x89\x04\n\x04User\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12%\n\x0e\x65mail_verified\x18\x03 \x01(\x08R\remailVerified\x12\x1b\n\tuser_name\x18\x04 \x01(\tR\x08userName\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x1b\n\tlast_name\x18\x06 \x01(\tR\x08lastName\x12\x14\n\x05phone\x18\x07 \x01(\tR\x05phone\x12\x1f\n\x0bpicture_url\x18\x08 \x01(\tR\npictureUrl\x12\x1b\n\tuser_type\x18\t \x01(\tR\x08userType\x12\x16\n\x06locale\x18\n \x01(\tR\x06locale\x12\x31\n\x06status\x18\x0b \x01(\x0e\x32\x19.trustlayer.v1.UserStatusR\x06status\x12\x14\n\x05roles\x18\x0c \x03(\tR\x05roles\x12\x37\n\nattributes\x18\r \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xb3\x03\n\x07Session\x12\x16\n\x06handle\x18\x01 \x01(\tR\x06handle\x12\'\n\x04user\x18\x02 \x01(\x0b\x32\x13.trustlayer.v1.UserR\x04user\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12G\n\x11\x61uthenticate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10\x61uthenticateTime\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x16\x61uthentication_methods\x18\x06 \x03(\tR\x15\x61uthenticationMethods\x12J\n\x11satisfiable_modes\x18\x07 \x03(\x0e\x32\x1d.trustlayer.v1.ValidationModeR\x10satisfiableModes\x12!\n\x0crotation_due\x18\x08 \x01(\x08R\x0brotationDue\"W\n\x06\x44\x65nial\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.trustlayer.v1.DenialReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xbb\x01\n\tFreshness\x12\'\n\x04tier\x18\x01 \x01(\x0e\x32\x13.trustlayer.v1.TierR\x04tier\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12+\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x61ge\x12<\n\x0c\x62\x65yond_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0b\x62\x65yondLease*\x89\x01\n\x0eValidationMode\x12\x1f\n\x1bVALIDATION_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VALIDATION_MODE_STANDARD\x10\x01\x12\x1c\n\x18VALIDATION_MODE_ADVANCED\x10\x02\x12\x1a\n\x16VALIDATION_MODE_STRICT\x10\x03*\xf4\x03\n\x0c\x44\x65nialReason\x12\x1d\n\x19\x44\x45NIAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NIAL_REASON_MALFORMED\x10\x01\x12\x19\n\x15\x44\x45NIAL_REASON_UNKNOWN\x10\x02\x12\x19\n\x15\x44\x45NIAL_REASON_EXPIRED\x10\x03\x12\x16\n\x12\x44\x45NIAL_REASON_IDLE\x10\x04\x12\x19\n\x15\x44\x45NIAL_REASON_REVOKED\x10\x05\x12\x1f\n\x1b\x44\x45NIAL_REASON_USER_DISABLED\x10\x06\x12!\n\x1d\x44\x45NIAL_REASON_CONTEXT_MISSING\x10\x07\x12#\n\x1f\x44\x45NIAL_REASON_CONTEXT_NOT_BOUND\x10\x08\x12\x1d\n\x19\x44\x45NIAL_REASON_IP_MISMATCH\x10\t\x12!\n\x1d\x44\x45NIAL_REASON_DEVICE_MISMATCH\x10\n\x12%\n!DENIAL_REASON_USER_AGENT_MISMATCH\x10\x0b\x12\x1e\n\x1a\x44\x45NIAL_REASON_ROLE_MISSING\x10\x0c\x12(\n$DENIAL_REASON_AUTHENTICATION_TOO_OLD\x10\r\x12#\n\x1f\x44\x45NIAL_REASON_ROUTE_NOT_COVERED\x10\x0e*\\\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_NONE\x10\x01\x12\x0c\n\x08TIER_LRU\x10\x02\x12\x0e\n\nTIER_REDIS\x10\x03\x12\x11\n\rTIER_DATABASE\x10\x04*[\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n\x14USER_STATUS_DISABLED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trustlayer.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VALIDATIONMODE']._serialized_start=1165
-  _globals['_VALIDATIONMODE']._serialized_end=1302
-  _globals['_DENIALREASON']._serialized_start=1305
-  _globals['_DENIALREASON']._serialized_end=1805
-  _globals['_TIER']._serialized_start=1807
-  _globals['_TIER']._serialized_end=1899
-  _globals['_USERSTATUS']._serialized_start=1901
-  _globals['_USERSTATUS']._serialized_end=1992
+  _globals['_VALIDATIONMODE']._serialized_start=1506
+  _globals['_VALIDATIONMODE']._serialized_end=1643
+  _globals['_DENIALREASON']._serialized_start=1646
+  _globals['_DENIALREASON']._serialized_end=2146
+  _globals['_TIER']._serialized_start=2148
+  _globals['_TIER']._serialized_end=2240
+  _globals['_USERSTATUS']._serialized_start=2242
+  _globals['_USERSTATUS']._serialized_end=2333
   _globals['_REQUESTCONTEXT']._serialized_start=139
-  _globals['_REQUESTCONTEXT']._serialized_end=222
-  _globals['_USER']._serialized_start=225
-  _globals['_USER']._serialized_end=606
-  _globals['_SESSION']._serialized_start=609
-  _globals['_SESSION']._serialized_end=934
-  _globals['_DENIAL']._serialized_start=936
-  _globals['_DENIAL']._serialized_end=1006
-  _globals['_FRESHNESS']._serialized_start=1009
-  _globals['_FRESHNESS']._serialized_end=1162
+  _globals['_REQUESTCONTEXT']._serialized_end=262
+  _globals['_USER']._serialized_start=265
+  _globals['_USER']._serialized_end=786
+  _globals['_SESSION']._serialized_start=789
+  _globals['_SESSION']._serialized_end=1224
+  _globals['_DENIAL']._serialized_start=1226
+  _globals['_DENIAL']._serialized_end=1313
+  _globals['_FRESHNESS']._serialized_start=1316
+  _globals['_FRESHNESS']._serialized_end=1503
 # @@protoc_insertion_point(module_scope)

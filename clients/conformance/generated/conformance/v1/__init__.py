@@ -1,0 +1,1 @@
+"""Generated from clients/conformance/proto/conformance/v1; do not edit."""
