@@ -1,9 +1,15 @@
-"""As `_channel`, for asyncio: a channel belongs to one event loop, so each loop of each process has its own."""
+"""As `_channel`, for asyncio: a channel belongs to one event loop, so each loop of each process has its own.
+
+**Forks.** gRPC's asyncio side does not survive a fork: what a child does with it then hangs. So before a fork the
+channels of loops that have ended are let go, which ends that side if nobody else uses it; and a child of a process
+that had one open refuses to open its own, instead of waiting for ever.
+"""
 
 import asyncio
 import os
+import weakref
 from collections.abc import Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import grpc
 
@@ -14,7 +20,39 @@ from trustlayer.errors import CallFailed, read_failure
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-_Home = tuple[int, asyncio.AbstractEventLoop]
+_FORKED_TOO_LATE: Final = (
+    "this process was forked while its parent had an asyncio client open, which gRPC does not survive: fork before"
+    " the first call, close the client before, or start processes by `spawn`"
+)
+
+
+class _Opened:
+    """A channel, and what calls its methods."""
+
+    __slots__ = ("callables", "channel")
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.callables: dict[str, Any] = {}
+
+
+class _Process:
+    """What is known of this process. Reset in a child."""
+
+    channels: ClassVar["weakref.WeakSet[LoopChannel]"] = weakref.WeakSet()
+    forked_too_late = False
+
+    @classmethod
+    def before_fork(cls) -> None:
+        for channel in list(cls.channels):
+            channel.forget_ended_loops()
+
+    @classmethod
+    def after_fork_in_child(cls) -> None:
+        cls.forked_too_late = cls.forked_too_late or any(channel.is_open for channel in cls.channels)
+
+
+os.register_at_fork(before=_Process.before_fork, after_in_child=_Process.after_fork_in_child)
 
 
 class LoopChannel(grpc.aio.Channel):
@@ -24,24 +62,34 @@ class LoopChannel(grpc.aio.Channel):
         """Deadlines of calls that have none, in seconds: `timeout` of those to the sidecar itself."""
         self._target = target
         self._timeouts = (timeout, call_timeout)
-        self._channels: dict[_Home, grpc.aio.Channel] = {}
+        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
         self._closed = False
+        _Process.channels.add(self)
 
-    def current(self) -> grpc.aio.Channel:
-        """Give the running loop's channel. Raises `RuntimeError` when closed, or where no loop runs."""
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel of any loop."""
+        return bool(self._opened)
+
+    def current(self) -> _Opened:
+        """Give the running loop's channel. Raises `RuntimeError` when closed, or where it cannot work."""
         if self._closed:
             raise RuntimeError("the client is closed")
-        home = (os.getpid(), asyncio.get_running_loop())
-        channel = self._channels.get(home)
-        if channel is None:
-            self._forget_ended_loops(home[0])
-            channel = self._channels[home] = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        return channel
+        if _Process.forked_too_late:
+            raise RuntimeError(_FORKED_TOO_LATE)
+        loop = asyncio.get_running_loop()
+        opened = self._opened.get(loop)
+        if opened is None:
+            self.forget_ended_loops()
+            opened = _Opened(grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS))
+            self._opened[loop] = opened
+        return opened
 
-    def _forget_ended_loops(self, pid: int) -> None:
-        for home in list(self._channels):
-            if home[0] == pid and home[1].is_closed():
-                self._channels.pop(home, None)
+    def forget_ended_loops(self) -> None:
+        """Let go of what nobody can use any more."""
+        for loop in list(self._opened):
+            if loop.is_closed():
+                self._opened.pop(loop, None)
 
     def unary_unary(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Give what calls the method; stubs ask for it."""
@@ -56,22 +104,22 @@ class LoopChannel(grpc.aio.Channel):
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """State of the running loop's channel."""
-        return self.current().get_state(try_to_connect)
+        return self.current().channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the running loop's channel has another state."""
-        await self.current().wait_for_state_change(last_observed_state)
+        await self.current().channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Wait until the running loop's channel is connected."""
-        await self.current().channel_ready()
+        await self.current().channel.channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
         """Close for good. Other loops' channels are left alone, but give no calls any more. May be called again."""
         self._closed = True
-        channel = self._channels.pop((os.getpid(), asyncio.get_running_loop()), None)
-        if channel is not None:
-            await channel.close(grace)
+        opened = self._opened.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened.channel.close(grace)
 
     async def __aenter__(self) -> "LoopChannel":
         return self
@@ -90,7 +138,6 @@ class UnaryCall(Generic[Request, Response]):
         self._method = method
         self._timeout = timeout
         self._how = (arguments, named)
-        self._opened: tuple[grpc.aio.Channel | None, Any] = (None, None)
 
     def __call__(
         self, request: Request, timeout: float | None = None, **named: Any
@@ -100,12 +147,12 @@ class UnaryCall(Generic[Request, Response]):
 
     def _callable(self) -> Any:
         """Give what calls the method in this loop; made once for each channel."""
-        channel = self._channel.current()
-        opened, callable_ = self._opened
-        if opened is not channel:
+        opened = self._channel.current()
+        callable_ = opened.callables.get(self._method)
+        if callable_ is None:
             arguments, named = self._how
-            callable_ = channel.unary_unary(self._method, *arguments, **named)
-            self._opened = (channel, callable_)
+            callable_ = opened.channel.unary_unary(self._method, *arguments, **named)
+            opened.callables[self._method] = callable_
         return callable_
 
     async def _call(self, request: Request, seconds: float, named: dict[str, Any]) -> Response:
