@@ -1,0 +1,1 @@
+"""What a hit costs through the Python client, beside the usual alternatives of Python."""

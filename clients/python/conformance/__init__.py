@@ -1,0 +1,1 @@
+"""Drivers of the conformance cases for the Python client, one with and one without asyncio."""
