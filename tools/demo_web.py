@@ -1,7 +1,7 @@
 """`make demo-web`: Flowless, a sidecar and the example app with its pages, until Ctrl-C.
 
-Everything is on loopback and in a temporary directory, which is removed at the end: on Ctrl-C, on SIGTERM, and when one of
-the programs ends by itself.
+Everything is on loopback and in a temporary directory, which is removed at the end: on Ctrl-C, on SIGTERM, and when
+one of the programs ends by itself.
 """
 
 import argparse
@@ -84,7 +84,9 @@ def serve(directory: Path, *, port: int) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run until told to stop; return the exit code."""
     parser = argparse.ArgumentParser(prog="make demo-web", description=__doc__)
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where browsers find it, if nobody else is there")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="where browsers find it, if nobody else is there"
+    )
     chosen = parser.parse_args(arguments)
     exit_on_sigterm()
     print("Starting Flowless, a sidecar and the example app in a temporary directory …\n", flush=True)

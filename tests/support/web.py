@@ -1,5 +1,6 @@
 """The example app as a real process beside a real pair, and a browser's part in HTTP: cookies, `Origin`, forms."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ DEVICE = "__Host-device_id"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
 CALL_SECONDS = 20.0
 
+_counter = itertools.count(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Web:
@@ -33,22 +36,26 @@ class Web:
         """Where the app is."""
         return self.app.origin
 
-    def browser(self, **changes: str) -> "Browser":
-        """A new browser, without cookies."""
-        return Browser(origin=self.origin, http=self.http, **changes)
+    def fresh_email(self) -> str:
+        """An e-mail address that nobody has yet."""
+        return f"user{next(_counter)}@example.org"
 
-    def logged_in(self, email: str, **changes: str) -> "Browser":
+    def browser(self, *, user_agent: str = AGENT) -> "Browser":
+        """A new browser, without cookies."""
+        return Browser(origin=self.origin, http=self.http, user_agent=user_agent)
+
+    def logged_in(self, email: str, *, user_agent: str = AGENT) -> "Browser":
         """A new browser in which this user, whose password is `PASSWORD`, is logged in."""
-        browser = self.browser(**changes)
+        browser = self.browser(user_agent=user_agent)
         assert browser.log_in(email).headers["location"] == "/devices"
         return browser
 
 
 @contextmanager
-def running_web(directory: Path) -> Iterator[Web]:
+def running_web(directory: Path, *, max_staleness_seconds: float = 2.0) -> Iterator[Web]:
     """Start both programs and the app in the directory (see the fixture `run_dir`)."""
     with (
-        running_system(directory) as system,
+        running_system(directory, max_staleness_seconds=max_staleness_seconds) as system,
         WebAppProcess(directory=directory, sidecar=system.sidecar) as app,
         httpx.Client(timeout=CALL_SECONDS, trust_env=False, verify=False) as http,
     ):
@@ -64,7 +71,7 @@ class Browser:
 
     origin: str
     http: httpx.Client
-    user_agent: str = AGENT
+    user_agent: str
     cookies: dict[str, str] = field(default_factory=dict)
     token: str = ""
 
@@ -96,7 +103,7 @@ class Browser:
             method,
             self.origin + path,
             data=form,
-            headers={name: value.encode("latin-1") for name, value in lines.items()},
+            headers=[(name.encode(), value.encode("latin-1")) for name, value in lines.items()],
         )
         self.http.cookies.clear()
         for line in answer.headers.get_list("set-cookie"):

@@ -86,7 +86,7 @@ class Chromium:
         self.find(selector).click()
 
         def replaced(driver: Chrome) -> bool:
-            state = driver.execute_script("return document.readyState")  # type: ignore[no-untyped-call]
+            state = driver.execute_script("return document.readyState")
             return state == "complete" and driver.find_element(By.CSS_SELECTOR, "html").id != before
 
         WebDriverWait(self.driver, WAIT_SECONDS, poll_frequency=0.005).until(replaced)
@@ -127,11 +127,11 @@ class Chromium:
 
     def run(self, script: str) -> Any:
         """Run a script in the page, as an injected one would run, and return its result."""
-        return self.driver.execute_script(script)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script)
 
     def devtools(self, command: str, **parameters: Any) -> dict[str, Any]:
         """Run a command of the DevTools protocol."""
-        answer = self.driver.execute_cdp_cmd(command, parameters)  # type: ignore[no-untyped-call]
+        answer = self.driver.execute_cdp_cmd(command, parameters)
         return cast("dict[str, Any]", answer)
 
     def cookies(self) -> Mapping[str, dict[str, Any]]:

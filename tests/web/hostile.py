@@ -1,4 +1,4 @@
-"""A page of somebody else that tries what it can against the app, from another site and from another port of this one."""
+"""A page of somebody else that tries what it can against the app, from another site and from another port."""
 
 import threading
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ for (const path of {paths})
     fetch("{app}" + path, {{method: "POST", mode, credentials: "include",
       headers: {{"content-type": "application/x-www-form-urlencoded"}}, body: "csrf_token=0&handle=sh_0"}})
     .then(answer => outcomes.push(answer.type + " " + answer.status), () => outcomes.push("refused"));
-fetch("{app}/devices", {{credentials: "include"}}).then(a => a.text()).then(t => window.read = t, () => window.read = "");
+fetch("{app}/devices", {{credentials: "include"}}).then(answer => answer.text())
+  .then(text => window.read = text, () => window.read = "");
 </script>
 """
 

@@ -1,6 +1,5 @@
 """The example app in real browsers: what people see, what browsers keep, and what other sites' pages can do."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,10 @@ from tests.web.chromium import PHONE, Chromium, chromium
 from tests.web.hostile import PATHS, hostile_site
 
 LOG_OUT = "header form button"
-ODD_NAMES = ('<script>window.hacked=1</script><img src=x onerror="window.hacked=1">', "Zoë 王小明 שלום עולם 🦊 \u202egnp")
+ODD_NAMES = (
+    '<script>window.hacked=1</script><img src=x onerror="window.hacked=1">',
+    "Zoë 王小明 שלום עולם 🦊 \u202egnp",
+)
 
 NewBrowser = Callable[[str], Chromium]
 
@@ -43,8 +45,8 @@ def new_browser(web: Web, module_dir: Path) -> Iterator[NewBrowser]:
 
 
 @pytest.fixture
-def email(web: Web, request: pytest.FixtureRequest) -> str:
-    email = re.sub(r"\W", "", request.node.name)[:50] + "@example.org"
+def email(web: Web) -> str:
+    email = web.fresh_email()
     web.system.app.register(email)
     return email
 
@@ -74,8 +76,8 @@ def test_everything_else_is_logged_out_by_one_click(web: Web, new_browser: NewBr
     others = [web.logged_in(email) for _ in range(3)]
     for browser in (laptop, phone):
         browser.log_in(email)
-    assert laptop.count(".devices li") == 5
     laptop.open("/devices")
+    assert laptop.count(".devices li") == 5
     laptop.click(".others button")
     assert laptop.count(".devices li") == 1
     assert "All your other devices were logged out" in laptop.text
@@ -177,7 +179,9 @@ def test_names_are_shown_as_they_are_and_never_run(new_browser: NewBrowser) -> N
         laptop.fill(login=f"odd{number}@example.org", password=PASSWORD)
         _type(laptop, "device_name", name)
         laptop.click("main form button")
-        assert [laptop.run(f"return document.querySelectorAll('main bdi')[{i}].textContent") for i in (0, 1)] == [name] * 2
+        assert [laptop.run(f"return document.querySelectorAll('main bdi')[{i}].textContent") for i in (0, 1)] == [
+            name
+        ] * 2
         assert laptop.run("return window.hacked") is None
         assert laptop.count("main script, main img") == 0
 
@@ -277,7 +281,12 @@ def test_every_page_can_be_used_with_a_keyboard_a_screen_reader_and_a_phone(
             laptop.log_in(email, device_name="x" * 128)
         laptop.open(path)
         assert laptop.run("return document.documentElement.lang") == "en"
-        assert (laptop.count("h1"), laptop.count("main"), laptop.count("header"), laptop.count("footer")) == (1, 1, 1, 1)
+        assert (laptop.count("h1"), laptop.count("main"), laptop.count("header"), laptop.count("footer")) == (
+            1,
+            1,
+            1,
+            1,
+        )
         for element in laptop.visible("input, button, a, nav"):
             assert element.accessible_name, element.get_attribute("outerHTML")
         assert laptop.low_contrast() == []
@@ -290,7 +299,9 @@ def test_every_page_can_be_used_with_a_keyboard_a_screen_reader_and_a_phone(
         laptop.open(path)
         laptop.press_tab()
         assert laptop.driver.switch_to.active_element.text == "Skip to the content"
-        assert float(laptop.run("return getComputedStyle(document.activeElement).outlineWidth").removesuffix("px")) >= 2
+        assert (
+            float(laptop.run("return getComputedStyle(document.activeElement).outlineWidth").removesuffix("px")) >= 2
+        )
 
 
 def test_an_error_in_a_form_is_told_at_its_field_and_what_was_typed_stays(new_browser: NewBrowser) -> None:

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-from trustlayer.v1.validator_pb2 import GetStatusRequest
 
 from accounts.pages import page
 from accounts.visitors import Administrator, Sidecar
+from trustlayer.v1.validator_pb2 import GetStatusRequest
 
 router = APIRouter()
 

@@ -1,9 +1,9 @@
 """The two cookies: who is logged in, and which browser this is.
 
-Both are `__Host-` cookies: a browser takes them only with `Secure`, for this host alone and for all of its paths, so that
-neither another host of the domain nor anybody on the way can plant one. No script sees them (`HttpOnly`). They are
-`SameSite=Lax` and not `Strict`: who follows a link from a mail should not look logged out, or get a second device id.
-What `Lax` lets through changes nothing, and everything that changes something is checked: see `csrf`.
+Both are `__Host-` cookies: a browser takes them only with `Secure`, for this host alone and for all of its paths, so
+that neither another host of the domain nor anybody on the way can plant one. No script sees them (`HttpOnly`). They
+are `SameSite=Lax` and not `Strict`: who follows a link from a mail should not look logged out, or get a second device
+id. What `Lax` lets through changes nothing, and everything that changes something is checked: see `csrf`.
 """
 
 import re
@@ -46,9 +46,7 @@ def set_session(response: Response, value: str) -> None:
 
 def set_device(response: Response, value: str) -> None:
     """Give the browser its device id, for as long as browsers keep a cookie."""
-    response.set_cookie(
-        DEVICE, value, max_age=_DEVICE_SECONDS, secure=True, httponly=True, samesite="lax", path="/"
-    )
+    response.set_cookie(DEVICE, value, max_age=_DEVICE_SECONDS, secure=True, httponly=True, samesite="lax", path="/")
 
 
 def drop_session(response: Response) -> None:

@@ -1,14 +1,14 @@
-"""No other site's page can make a browser change something here. Every POST passes `protect`, whatever its handler is.
+"""No other site's page can make a browser change something here. Every POST passes `protect`, whatever handles it.
 
-Two locks, and both have to open (OWASP's cheat sheet on CSRF calls them Fetch Metadata with a check of the origin, and
-a token bound to the session):
+Two locks, and both have to open (OWASP's cheat sheet on CSRF calls them Fetch Metadata, with a check of the origin,
+and a token bound to the session):
 
-1. **Where from.** Browsers say in `Sec-Fetch-Site` and `Origin` whose page sends a form, and pages cannot forge either.
-   Only this very origin may. A browser that says neither is refused.
-2. **A token** in each form that no other page can read. It is an HMAC of the session id under the device id: both are
-   cookies of this browser that no script reads, so the app keeps no secret and no table, all of its processes agree, a
-   token of one session is worth nothing in another, and a form from before a login is refused after it. Before a login
-   there is a device id already, so nobody can log a browser in as somebody else either.
+1. **Where from.** Browsers say in `Sec-Fetch-Site` and `Origin` whose page sends a form, and pages cannot forge
+   either. Only this very origin may. A browser that says neither is refused.
+2. **A token** in each form, which no other page can read. It is an HMAC of the session id under the device id: both
+   are cookies of this browser that no script reads. So the app keeps no secret and no table, all of its processes
+   agree, a token of one session is worth nothing in another, and a form from before a login is refused after it.
+   Before a login there is a device id already, so nobody can log a browser in as somebody else either.
 """
 
 import asyncio
@@ -59,7 +59,9 @@ async def protect(request: Request) -> None:
     form = await _read_form(request)
     ours = token(device_id=device_id, session_id=cookies.session_id(request))
     if not hmac.compare_digest(form.get(FIELD, "").encode(), ours.encode()):
-        raise RefusedError(403, "This page was out of date. Nothing was changed. Open it again and repeat what you did.")
+        raise RefusedError(
+            403, "This page was out of date. Nothing was changed. Open it again and repeat what you did."
+        )
     request.state.form = form
 
 
@@ -84,7 +86,11 @@ async def _read_form(request: Request) -> dict[str, str]:
         raise RefusedError(408, "Your browser took too long to send the form.") from None
     try:
         pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=_MAX_FIELDS
+            body.decode("ascii"),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=_MAX_FIELDS,
         )
     except ValueError:
         raise RefusedError(400, "This is no form of ours.") from None

@@ -1,11 +1,17 @@
 """My devices: where I am logged in, and logging those out."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fastapi import APIRouter, Request
 from google.protobuf.duration_pb2 import Duration
 from starlette.responses import Response
+
+from accounts import cookies, words
+from accounts.login import HOME, Form
+from accounts.pages import page, see
+from accounts.visitors import AnyVisitor, LoggedIn, Sidecar
 from trustlayer import CallFailed
 from trustlayer.aio import Client
 from trustlayer.v1.session_pb2 import (
@@ -18,11 +24,6 @@ from trustlayer.v1.session_pb2 import (
     SessionSummary,
 )
 
-from accounts import cookies, words
-from accounts.login import HOME, Form
-from accounts.pages import page, see
-from accounts.visitors import AnyVisitor, LoggedIn, Sidecar
-
 router = APIRouter()
 
 _PAGE_SIZE: Final = 500
@@ -31,6 +32,19 @@ _WAIT: Final = Duration(seconds=3)
 """How long a click waits until no sidecar says yes any more."""
 _SEEN_EVERY: Final = timedelta(seconds=75)
 """Use is reported every 15 seconds and stored once a minute, unless the operator set it otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A line of the list. `here`: it is the browser that asks."""
+
+    handle: str
+    here: bool
+    name: str
+    client_ip: str
+    seen: datetime
+    seen_words: str
+    since: datetime
 
 
 @router.get("/")
@@ -46,7 +60,7 @@ async def devices(request: Request, visitor: AnyVisitor, session: LoggedIn, clie
         return await _rotated(client, visitor.session_id)
     now = datetime.now(UTC)
     listed = [_shown(summary, session.handle, now) for summary in await _sessions(client, session.user.id)]
-    listed.sort(key=lambda device: device["here"], reverse=True)
+    listed.sort(key=lambda device: device.here, reverse=True)
     return page(
         request,
         "devices.html",
@@ -114,14 +128,14 @@ async def _sessions(client: Client, user_id: str) -> list[SessionSummary]:
     return found
 
 
-def _shown(summary: SessionSummary, here: str, now: datetime) -> dict[str, object]:
+def _shown(summary: SessionSummary, here: str, now: datetime) -> Device:
     seen = summary.last_seen_time.ToDatetime(tzinfo=UTC)
-    return {
-        "handle": summary.handle,
-        "here": summary.handle == here,
-        "name": summary.device_name,
-        "client_ip": summary.client_ip,
-        "seen": seen,
-        "seen_words": "just now" if now - seen < _SEEN_EVERY else words.ago(seen, now),
-        "since": summary.create_time.ToDatetime(tzinfo=UTC),
-    }
+    return Device(
+        handle=summary.handle,
+        here=summary.handle == here,
+        name=summary.device_name,
+        client_ip=summary.client_ip,
+        seen=seen,
+        seen_words="just now" if now - seen < _SEEN_EVERY else words.ago(seen, now),
+        since=summary.create_time.ToDatetime(tzinfo=UTC),
+    )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -9,13 +10,13 @@ import grpc
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from trustlayer import CallFailed, DenialReason, SessionDenied, ValidatorUnavailable
 
 from accounts import words
 from accounts.csrf import RefusedError
 from accounts.login import after_login
 from accounts.pages import HEADERS, says_no, see
 from accounts.visitors import NotLoggedInError
+from trustlayer import CallFailed, DenialReason, SessionDenied, ValidatorUnavailable
 
 _FORBIDDEN: Final = frozenset({DenialReason.ROLE_MISSING, DenialReason.ROUTE_NOT_COVERED})
 _NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -23,31 +24,28 @@ _NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEAD
 log = logging.getLogger("accounts")
 
 
-async def not_logged_in(request: Request, error: Exception) -> Response:
+async def not_logged_in(request: Request, error: NotLoggedInError) -> Response:
     """Ask for a login, and come back to a page that was asked for."""
     wanted = after_login(request.url.path if request.method == "GET" else "")
     return see(f"/login?next={wanted}")
 
 
-async def denied(request: Request, error: Exception) -> Response:
+async def denied(request: Request, error: SessionDenied) -> Response:
     """Say why not. The cookie stays: it may be good elsewhere, or another answer may have replaced it just now."""
-    assert isinstance(error, SessionDenied)
     why = words.DENIALS.get(error.reason, words.OTHER_DENIAL)
     if error.reason in _FORBIDDEN:
         return says_no(request, why, status=HTTPStatus.FORBIDDEN)
     return says_no(request, why, status=HTTPStatus.UNAUTHORIZED, headers={"www-authenticate": "Cookie"})
 
 
-async def unavailable(request: Request, error: Exception) -> Response:
+async def unavailable(request: Request, error: ValidatorUnavailable) -> Response:
     """Say that nobody can tell; never that somebody is, or is not, logged in."""
-    assert isinstance(error, ValidatorUnavailable)
     log.warning("cannot know who is logged in: %s", error)
     return _later(request, words.UNAVAILABLE, error.retry_after)
 
 
-async def failed(request: Request, error: Exception) -> Response:
+async def failed(request: Request, error: CallFailed) -> Response:
     """Say that it was not done."""
-    assert isinstance(error, CallFailed)
     log.warning("a call failed: %s", error)
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _later(request, words.BUSY, error.retry_after)
@@ -56,15 +54,13 @@ async def failed(request: Request, error: Exception) -> Response:
     return says_no(request, words.OUR_FAULT, status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-async def refused(request: Request, error: Exception) -> Response:
+async def refused(request: Request, error: RefusedError) -> Response:
     """Say what is wrong with the request."""
-    assert isinstance(error, RefusedError)
     return says_no(request, words.Why("This was not done", error.message, again=False), status=error.status)
 
 
-async def http_error(request: Request, error: Exception) -> Response:
-    """An address or a method that is not there."""
-    assert isinstance(error, HTTPException)
+async def http_error(request: Request, error: HTTPException) -> Response:
+    """Say that there is no such address, or method."""
     return says_no(request, words.NOTHING_HERE, status=error.status_code, headers=dict(error.headers or {}))
 
 
@@ -75,18 +71,23 @@ async def our_fault(request: Request, error: Exception) -> Response:
 
 def _later(request: Request, why: words.Why, seconds: float | None) -> Response:
     headers = {"retry-after": str(max(1, math.ceil(seconds or 1.0)))}
-    return says_no(request, why, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers, retry=request.method == "GET")
+    return says_no(
+        request, why, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers, retry=request.method == "GET"
+    )
+
+
+_HANDLERS: Final[dict[type[Exception], Callable[..., Awaitable[Response]]]] = {
+    NotLoggedInError: not_logged_in,
+    SessionDenied: denied,
+    ValidatorUnavailable: unavailable,
+    CallFailed: failed,
+    RefusedError: refused,
+    HTTPException: http_error,
+    Exception: our_fault,
+}
 
 
 def add_to(app: FastAPI) -> None:
     """Make the app answer with these pages."""
-    for kind, handler in (
-        (NotLoggedInError, not_logged_in),
-        (SessionDenied, denied),
-        (ValidatorUnavailable, unavailable),
-        (CallFailed, failed),
-        (RefusedError, refused),
-        (HTTPException, http_error),
-        (Exception, our_fault),
-    ):
-        app.add_exception_handler(kind, handler)
+    for kind, handler in _HANDLERS.items():
+        app.exception_handler(kind)(handler)

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
-from trustlayer import CallFailed, TrustLayerError
-from trustlayer.v1.identity_pb2 import RegisterUserRequest
-from trustlayer.v1.session_pb2 import LoginRequest, LogoutRequest
 
 from accounts import cookies, words
 from accounts.pages import page, see
 from accounts.visitors import AnyVisitor, Sidecar, Visitor
+from trustlayer import CallFailed, TrustLayerError
+from trustlayer.v1.identity_pb2 import RegisterUserRequest
+from trustlayer.v1.session_pb2 import LoginRequest, LogoutRequest
 
 HOME: Final = "/devices"
 _AFTER_LOGIN: Final = (HOME, "/admin")
@@ -112,9 +112,7 @@ async def log_out(visitor: AnyVisitor, client: Sidecar) -> Response:
     return response
 
 
-async def _logged_in(
-    visitor: Visitor, client: Sidecar, *, login: str, form: dict[str, str], wanted: str
-) -> Response:
+async def _logged_in(visitor: Visitor, client: Sidecar, *, login: str, form: dict[str, str], wanted: str) -> Response:
     answer = await client.sessions.Login(
         LoginRequest(
             login=login,
@@ -142,7 +140,7 @@ async def _end(client: Sidecar, session_id: str) -> None:
 
 
 def _problems(error: CallFailed) -> dict[str, str]:
-    """What to say beside which field. Of a password Flowless itself says what is wrong with it, in words for people."""
+    """Say what is wrong beside each field. Of a password, Flowless itself says it in words for people."""
     names = [field.rpartition(".")[2] for field in error.fields]
     return {
         name: f"This password is not accepted: {error.message}." if name == "password" else words.FIELDS[name]
@@ -152,7 +150,7 @@ def _problems(error: CallFailed) -> dict[str, str]:
 
 
 def _explained(error: CallFailed) -> tuple[str, int, dict[str, str] | None]:
-    """What to say above the form, with which status and headers; raises the error again if it is not about the form."""
+    """Give what to say above the form, status and headers; raise the error again if it is not about the form."""
     match error.reason:
         case "LOGIN_REFUSED":
             return "The login or the password is wrong.", HTTPStatus.UNAUTHORIZED, None

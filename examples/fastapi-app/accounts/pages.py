@@ -71,7 +71,7 @@ def see(path: str) -> RedirectResponse:
 def says_no(
     request: Request, why: words.Why, *, status: int, headers: dict[str, str] | None = None, retry: bool = False
 ) -> Response:
-    """A page that says why not."""
+    """Say why not, on a page of its own."""
     return page(request, "no.html", status=status, headers=headers, why=why, retry=retry)
 
 

@@ -30,7 +30,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read `TRUSTLAYER_SOCKET`, `APP_ORIGIN`, and, if they are there, `APP_HOST`, `APP_PORT`, `APP_TRUSTED_PROXIES`.
+        """Read `TRUSTLAYER_SOCKET` and `APP_ORIGIN`; also `APP_HOST`, `APP_PORT` and `APP_TRUSTED_PROXIES` if set.
 
         Raises `SettingsError`.
         """
@@ -60,7 +60,12 @@ def checked_origin(text: str) -> str:
     Browsers take cookies that are `Secure` over https only, and from the machine itself.
     """
     parts = urlsplit(text)
-    if text != f"{parts.scheme}://{parts.netloc}" or not parts.hostname or "@" in parts.netloc or text != text.lower():
+    if (
+        text != f"{parts.scheme}://{parts.netloc}"
+        or not parts.hostname
+        or "@" in parts.netloc
+        or text != text.lower()
+    ):
         raise SettingsError("APP_ORIGIN is no origin, such as https://accounts.example.org")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise SettingsError("APP_ORIGIN: over http, only localhost keeps its cookies to itself")

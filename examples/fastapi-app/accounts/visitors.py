@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
+
+from accounts import cookies
 from trustlayer import DenialReason, Mode, SessionDenied
 from trustlayer.aio import Client
 from trustlayer.v1 import types_pb2
-
-from accounts import cookies
 
 ADMIN_ROLE: Final = "admin"
 _MAX_USER_AGENT_BYTES: Final = 1_024
@@ -47,7 +47,7 @@ async def visitor(request: Request) -> Visitor:
 
 
 async def client(request: Request) -> Client:
-    """The client of the sidecar's socket."""
+    """Give the client of the sidecar's socket."""
     found: Client = request.app.state.client
     return found
 

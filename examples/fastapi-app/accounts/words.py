@@ -35,7 +35,8 @@ DENIALS: Final = {
         "You logged in from another network. Go back to it, or log in again from this one.",
     ),
     DenialReason.DEVICE_MISMATCH: Why(
-        "This is another browser", "This page opens only in the browser in which you logged in. Log in again in this one."
+        "This is another browser",
+        "This page opens only in the browser in which you logged in. Log in again in this one.",
     ),
     DenialReason.CONTEXT_MISSING: Why(
         "Your browser is not known",
@@ -63,8 +64,8 @@ UNAVAILABLE: Final = Why(
 )
 NOT_CERTAIN: Final = Why(
     "We do not know whether this was done",
-    "The part of this service that does it did not answer. Wait a few seconds, look whether it was done, and only then "
-    "repeat it.",
+    "The part of this service that does it did not answer. Wait a few seconds, look whether it was done, and only "
+    "then repeat it.",
     again=False,
 )
 """When the answer to something that changes something did not come."""
@@ -89,7 +90,13 @@ FIELDS: Final = {
 }
 """What to say of a field that Flowless refuses, where its own words are not for people."""
 
-_BROWSERS: Final = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_BROWSERS: Final = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
 _SYSTEMS: Final = (
     ("Android", "Android"),
     ("iPhone", "iPhone"),
