@@ -48,6 +48,10 @@ demo: $(INSTALLED) ## walk the main job through two real processes, with measure
 run: $(INSTALLED) ## leave both programs running in the foreground, with commands to try
 	@$(PY) -m tools.run
 
+.PHONY: demo-web
+demo-web: $(INSTALLED) ## run both programs and the example app with its pages for browsers, until Ctrl-C (PORT=8000)
+	@$(PY) -m tools.demo_web $(if $(PORT),--port $(PORT))
+
 ## ---- checks ----
 
 .PHONY: test
@@ -189,6 +193,19 @@ image-check: image-lint image-root ## the same, then run what they hold as a clu
 .PHONY: sbom
 sbom: image-root ## list what is in the images: build/images/NAME/sbom.cdx.json (CycloneDX)
 	@$(PY) -m tools.sbom
+
+## ---- the example app in a browser: needs Debian's chromium and chromium-driver ----
+
+# ROUNDS= how often a device is thrown out while its clicks are watched.
+ROUNDS ?= 30
+.PHONY: web-check
+web-check: $(INSTALLED) ## try the example app in real browsers; measure how fast a revoked one is thrown out
+	TRUSTLAYER_WEB=1 $(PY) -m pytest tests/web
+	@$(PY) -m tests.web.delay --rounds $(ROUNDS)
+
+.PHONY: web-pictures
+web-pictures: $(INSTALLED) ## draw each page of the example app for its README, on a desktop and a phone
+	@$(PY) -m tests.web.pictures
 
 ## ---- clients in other languages: what is theirs stands in clients/LANGUAGE/client.mk ----
 
