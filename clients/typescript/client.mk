@@ -1,0 +1,32 @@
+# clients/typescript: needs Node.js with npm, and Python for the real pairs of its tests.
+TYPESCRIPT := clients/typescript
+
+# Once, and again when the lock changes.
+$(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package-lock.json $(TYPESCRIPT)/package.json $(TYPESCRIPT)/.npmrc
+	cd $(TYPESCRIPT) && npm ci --loglevel=error
+	@touch $@
+
+# What `buf generate` reads: the error details, which are no protos of ours.
+.venv/google-rpc.binpb: $(INSTALLED)
+	@$(PY) -m grpc_tools.protoc --include_imports --descriptor_set_out=$@ \
+	    --proto_path="$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	    google/rpc/error_details.proto google/rpc/status.proto
+
+.PHONY: client-typescript-generate
+client-typescript-generate: .venv/google-rpc.binpb $(TYPESCRIPT)/node_modules/.installed ## regenerate the TypeScript code of proto/
+	.venv/bin/buf generate --template $(TYPESCRIPT)/buf.gen.yaml
+	.venv/bin/buf generate --template $(TYPESCRIPT)/conformance/buf.gen.yaml
+
+.PHONY: client-typescript
+client-typescript: $(TYPESCRIPT)/node_modules/.installed ## build the TypeScript client, its driver and bench program (Node.js)
+	cd $(TYPESCRIPT) && npm run --silent build
+
+.PHONY: client-typescript-check
+client-typescript-check: client-typescript .venv/google-rpc.binpb ## check it: generated code, style, types, tests against a real pair
+	rm -rf $(TYPESCRIPT)/build/fresh
+	.venv/bin/buf generate --template $(TYPESCRIPT)/buf.gen.yaml --output $(TYPESCRIPT)/build/fresh
+	.venv/bin/buf generate --template $(TYPESCRIPT)/conformance/buf.gen.yaml --output $(TYPESCRIPT)/build/fresh
+	diff -r $(TYPESCRIPT)/build/fresh/$(TYPESCRIPT)/src/gen $(TYPESCRIPT)/src/gen
+	diff -r $(TYPESCRIPT)/build/fresh/$(TYPESCRIPT)/conformance/gen $(TYPESCRIPT)/conformance/gen
+	rm -rf $(TYPESCRIPT)/build/fresh
+	cd $(TYPESCRIPT) && npm run --silent check && npm run --silent test

@@ -1,0 +1,63 @@
+/** Plugin for Fastify. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Validation } from "./client.js";
+import { type Demands, Gate, type GateOptions } from "./gate.js";
+
+export type { Demands, GateOptions } from "./gate.js";
+export type { Place } from "./http-request.js";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** What this route asks of a session; `none`: nothing at all. Without it: that there is one. */
+    trustlayer?: Demands | "none";
+  }
+  interface FastifyRequest {
+    /** Whose request it is; `undefined` where it passed as nobody's. */
+    trustlayer: Validation | undefined;
+  }
+  interface FastifyInstance {
+    /** The request context as it is sent with a validation, for a login. */
+    trustlayerContextOf(request: FastifyRequest): ReturnType<Gate["contextOf"]>;
+  }
+}
+
+/**
+ * Plugin: every route of the instance that it is registered on, also one that does not exist, needs a session, unless
+ * its `config.trustlayer` says otherwise. A handler may read it from `request.trustlayer`.
+ *
+ * Refused requests are answered with 401, 403 or 503 and JSON. An error of the app's own (a route name that is too
+ * long, say) goes to Fastify's error handling.
+ */
+export async function trustlayerPlugin(fastify: FastifyInstance, options: GateOptions): Promise<void> {
+  const gate = new Gate(options);
+  fastify.decorateRequest("trustlayer", undefined);
+  fastify.decorate("trustlayerContextOf", (request: FastifyRequest) => gate.contextOf(request.raw));
+  fastify.addHook("onRequest", (request, reply) => admit(gate, request, reply));
+}
+
+// For the instance that registers it, not for a child of its own.
+Object.assign(trustlayerPlugin, {
+  [Symbol.for("skip-override")]: true,
+  [Symbol.for("fastify.display-name")]: "trustlayer",
+});
+
+async function admit(gate: Gate, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> {
+  const demands = request.routeOptions.config.trustlayer ?? {};
+  if (demands === "none") {
+    return undefined;
+  }
+  const gone = new AbortController();
+  const giveUp = () => gone.abort();
+  reply.raw.once("close", giveUp);
+  try {
+    const decision = await gate.decide(request.raw, demands, gone.signal);
+    if (decision.passes) {
+      request.trustlayer = decision.validation;
+      return undefined;
+    }
+    const { status, headers, body } = decision.refusal;
+    return reply.code(status).headers(headers).send(body);
+  } finally {
+    reply.raw.off("close", giveUp);
+  }
+}

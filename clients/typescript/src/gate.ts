@@ -1,0 +1,131 @@
+/** May this request pass, and as whose? What the middleware of every framework asks. */
+import type { TrustLayerClient, Validation } from "./client.js";
+import { ClientIp } from "./client-ip.js";
+import { SessionDenied, ValidatorUnavailable } from "./errors.js";
+import { DenialReason, type ValidationMode } from "./gen/trustlayer/v1/types_pb.js";
+import { checkedPlace, type HttpRequest, only, type Place, sessionIdOf, valuesAt } from "./http-request.js";
+
+/** What a route asks of a session. */
+export interface Demands {
+  /** How much of the request context is compared; the sidecar's default when left out. */
+  mode?: ValidationMode;
+  /** Name of a rule of the sidecar's configuration. */
+  route?: string;
+  /** Roles of which the session's user needs all. */
+  roles?: readonly string[];
+  /**
+   * `optional`: whoever sends no session id, or one that is denied, passes as nobody. Still refused is who lacks a
+   * role, and everybody when nobody can know: who logged in would be shown as nobody.
+   */
+  session?: "required" | "optional";
+}
+
+/** How requests are read. */
+export interface GateOptions {
+  /** Who is asked. */
+  client: TrustLayerClient;
+  /** Where session ids stand: the first place counts in which anything was sent. */
+  sessionIdFrom?: readonly Place[];
+  /** Addresses and networks of the proxies before this app. Without them nothing but the peer's address counts. */
+  trustedProxies?: readonly string[];
+  /** Where the device fingerprint stands, for `ADVANCED` and `STRICT`. */
+  deviceFingerprintFrom?: Place;
+}
+
+/** The answer to a request that may not pass. */
+export interface Refusal {
+  /** 401, 403 or 503. */
+  readonly status: number;
+  /** With names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** To be sent as JSON. */
+  readonly body: { readonly reason: string; readonly message: string };
+}
+
+/** What to do. Passing without a validation is passing as nobody. */
+export type Decision = { readonly passes: true; readonly validation: Validation | undefined } | Refused;
+type Refused = { readonly passes: false; readonly refusal: Refusal };
+
+const MAX_DEVICE_BYTES = 512;
+const MAX_USER_AGENT_BYTES = 1024;
+const FORBIDDEN: ReadonlySet<number> = new Set([DenialReason.ROLE_MISSING, DenialReason.ROUTE_NOT_COVERED]);
+const NOBODY: Decision = { passes: true, validation: undefined };
+
+/** Decides. Holds nothing between requests. */
+export class Gate {
+  readonly #client: TrustLayerClient;
+  readonly #places: readonly Place[];
+  readonly #device: Place | undefined;
+  readonly #clientIp: ClientIp;
+
+  /** Throws TypeError for options that cannot be meant. */
+  constructor(options: GateOptions) {
+    this.#client = options.client;
+    this.#places = (options.sessionIdFrom ?? ["cookie:session_id", "bearer"]).map(checkedPlace);
+    this.#device = options.deviceFingerprintFrom && checkedPlace(options.deviceFingerprintFrom);
+    this.#clientIp = new ClientIp(options.trustedProxies ?? []);
+  }
+
+  /** Collect the request context, also for a login. */
+  contextOf(request: HttpRequest): { clientIp: string; deviceFingerprint: string; userAgent: string } {
+    return {
+      clientIp: this.#clientIp.of(request),
+      deviceFingerprint: this.#device ? only(valuesAt(request, this.#device), MAX_DEVICE_BYTES) : "",
+      userAgent: only(valuesAt(request, "header:user-agent"), MAX_USER_AGENT_BYTES),
+    };
+  }
+
+  /** Decide. Rejects when the question is wrong (`CallFailed`), and when the signal says so. */
+  async decide(request: HttpRequest, demands: Demands, signal: AbortSignal): Promise<Decision> {
+    const sessionId = sessionIdOf(request, this.#places);
+    const isOptional = demands.session === "optional";
+    if (sessionId === undefined) {
+      return isOptional ? NOBODY : refused(401, "SESSION_MISSING", "no session id was sent", CHALLENGE);
+    }
+    const { mode, route } = demands;
+    try {
+      const context = this.contextOf(request);
+      const validation = await this.#client.validate(sessionId, { mode, route, context, signal });
+      return lacksRole(validation, demands.roles ?? []) ? ROLE_MISSING : { passes: true, validation };
+    } catch (error) {
+      if (error instanceof SessionDenied) {
+        return isOptional && !FORBIDDEN.has(error.reason) ? NOBODY : denied(error);
+      }
+      if (error instanceof ValidatorUnavailable) {
+        return unavailable(error);
+      }
+      throw error;
+    }
+  }
+}
+
+const CHALLENGE = { "www-authenticate": "Bearer" };
+const ROLE_MISSING = refused(403, "ROLE_MISSING", "the user does not have the roles that the route asks for");
+
+function lacksRole({ session }: Validation, roles: readonly string[]): boolean {
+  const has = new Set(session.user?.roles);
+  return roles.some((role) => !has.has(role));
+}
+
+function denied(error: SessionDenied): Refused {
+  if (FORBIDDEN.has(error.reason)) {
+    return refused(403, error.reasonName, error.message);
+  }
+  // RFC 9470 and RFC 6750.
+  const isTooOld = error.reason === DenialReason.AUTHENTICATION_TOO_OLD;
+  const code = isTooOld ? "insufficient_user_authentication" : "invalid_token";
+  return refused(401, error.reasonName, error.message, { "www-authenticate": `Bearer error="${code}"` });
+}
+
+function unavailable(error: ValidatorUnavailable): Refused {
+  const seconds = Math.max(1, Math.ceil((error.retryAfterMs ?? 1000) / 1000));
+  const message = "whether the session is valid cannot be known now";
+  return refused(503, error.reason || "UNAVAILABLE", message, { "retry-after": String(seconds) });
+}
+
+function refused(status: number, reason: string, message: string, more: Record<string, string> = {}): Refused {
+  return {
+    passes: false,
+    refusal: { status, headers: { "cache-control": "no-store", ...more }, body: { reason, message } },
+  };
+}
