@@ -79,9 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join([matrix(cases, columns, by_case=arguments.verbose), "", *details(columns)]))
     if wrong:
         return 2
+    return exit_code(columns, require_all=arguments.require_all)
+
+
+def exit_code(columns: Sequence[Column], *, require_all: bool) -> int:
+    """Say how the run ends; a run that ran nothing has shown nothing, and is a mistake."""
     if any(column.failed for column in columns):
         return 1
-    return 3 if arguments.require_all and any(column.not_run for column in columns) else 0
+    if all(column.not_run for column in columns):
+        return 3 if require_all and columns else 2
+    return 3 if require_all and any(column.not_run for column in columns) else 0
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[tuple[Case, ...], tuple[DriverEntry, ...]]:

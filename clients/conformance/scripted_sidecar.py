@@ -73,7 +73,8 @@ class Script:
     def seen(self, method: str) -> dict[str, Any]:
         """Say what was seen of a method, in the words that cases use.
 
-        `gaps` are the seconds between the beginnings of calls, `deadline` the seconds that the first call had.
+        `gaps` are the seconds between the beginnings of calls, `deadlines` the seconds that each had left, `deadline`
+        those of the first.
         """
         calls = self.asked.get(method, [])
         seen: dict[str, Any] = {
@@ -83,6 +84,7 @@ class Script:
         }
         if calls:
             seen["request"] = calls[0].request
+            seen["deadlines"] = [call.deadline for call in calls]
             if calls[0].deadline is not None:
                 seen["deadline"] = calls[0].deadline
         return seen

@@ -44,6 +44,8 @@ class Wrong(StrEnum):
     RETRIES_LOGIN = "retries-login"
     RETRIES_ANSWERS = "retries-answers"
     NEVER_RETRIES = "never-retries"
+    RETRIES_FOR_EVER = "retries-for-ever"
+    NEW_DEADLINE = "new-deadline"
     IGNORES_DEADLINES = "ignores-deadlines"
     IGNORES_CANCELLING = "ignores-cancelling"
     NO_DEFAULT_DEADLINE = "no-default-deadline"
@@ -51,7 +53,6 @@ class Wrong(StrEnum):
     FORGETS_FIELDS = "forgets-fields"
     ONE_CONNECTION = "one-connection"
     DIES = "dies"
-    HANGS = "hangs"
     GARBAGE = "garbage"
     SAYS_BROKEN = "says-broken"
 
@@ -87,6 +88,8 @@ class Calls:
             self._wrong is Wrong.RETRIES_LOGIN and path.endswith("/Login")
         )
         delays = list(_DELAYS) if safe and self._wrong is not Wrong.NEVER_RETRIES else []
+        if self._wrong is Wrong.RETRIES_FOR_EVER:
+            delays *= 3
         while True:
             try:
                 return self._once(stub, data, deadline, asked)
@@ -99,6 +102,8 @@ class Calls:
                     raise
                 assert pause is not None
                 time.sleep(pause)
+                if self._wrong is Wrong.NEW_DEADLINE:
+                    deadline = time.monotonic() + seconds
 
     def _once(self, stub: Any, data: bytes, deadline: float, asked: DriverRequest) -> Any:
         future = stub.future(data, timeout=max(deadline - time.monotonic(), 0.0))
@@ -209,8 +214,6 @@ def _misbehave(wrong: Wrong, sink: BinaryIO) -> None:
     """Do what no driver may do."""
     if wrong is Wrong.DIES:
         sys.exit(3)
-    if wrong is Wrong.HANGS:
-        time.sleep(3_600)
     if wrong is Wrong.GARBAGE:
         sink.write(b"Hello, world! This is no answer.\n")
         sink.flush()
