@@ -211,6 +211,11 @@ web-pictures: $(INSTALLED) ## draw each page of the example app for its README, 
 
 include $(wildcard clients/*/client.mk)
 
+# CONFORMANCE_ARGS= whatever `python -m clients.conformance --help` lists, for example --only go or --require-all.
+.PHONY: conformance
+conformance: $(INSTALLED) ## build each language's conformance driver and hold all clients to the same cases
+	@$(PY) -m clients.conformance $(CONFORMANCE_ARGS)
+
 ## ---- measure ----
 
 .PHONY: bench

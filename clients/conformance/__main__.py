@@ -1,0 +1,160 @@
+"""Play the conformance cases with the clients of all languages: `make conformance`.
+
+Exit codes: 0 all is well, 1 a case failed, 2 the command line or a file is wrong, 3 a language was not run
+(`--require-all`).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from clients.conformance.case_file import Case, CaseError, read_cases
+from clients.conformance.driver import Driver, DriverError
+from clients.conformance.driver_list import FILE, DriverEntry, DriverListError, read_drivers
+from clients.conformance.matrix import Column, as_json, details, matrix
+from clients.conformance.play import play
+from clients.conformance.scripted_sidecar import ScriptError
+from clients.conformance.world import World, WorldError, running
+from conformance.v1.conformance_pb2 import Describe, DriverRequest
+from tools.processes import ROOT, exit_on_sigterm, temporary_directory
+
+_START_SECONDS = 60.0
+_BUILD_SECONDS = 3_600.0
+_DEATHS = 5
+"""A driver that ended so often is given no more cases."""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.conformance",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", default="", metavar="A,B", help="these drivers only")
+    parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="cases with this text in `group: name`; repeatable",
+    )
+    parser.add_argument("--list", action="store_true", help="list cases and drivers, and run nothing")
+    parser.add_argument("--no-build", action="store_true", help="run the drivers as they are built already")
+    parser.add_argument("--require-all", action="store_true", help="fail if a language is not run (exit code 3)")
+    parser.add_argument("--verbose", action="store_true", help="a row for each case instead of each group")
+    parser.add_argument("--json", action="store_true", help="print the results for programs")
+    parser.add_argument("--drivers", type=Path, default=FILE, metavar="FILE", help="another list of drivers")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play the cases; return the exit code."""
+    arguments = parse(argv)
+    exit_on_sigterm()
+    try:
+        cases, drivers = _chosen(arguments)
+    except (CaseError, DriverListError) as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return 2
+    if arguments.list:
+        print("\n".join([*(f"{case.group}: {case.name}" for case in cases), *(f"driver: {d.name}" for d in drivers)]))
+        return 0
+    columns = [_prepared(driver, build=not arguments.no_build) for driver in drivers]
+    wrong = ""
+    with temporary_directory() as directory, running(directory) as world:
+        for driver, column in zip(drivers, columns, strict=True):
+            if not column.not_run:
+                wrong = wrong or _play_all(cases, driver, column, world, directory / f"{driver.name}.driver.log")
+    if wrong:
+        print(f"conformance: this case cannot be played: {wrong}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(as_json(cases, columns), indent=2))
+    else:
+        print("\n".join([matrix(cases, columns, by_case=arguments.verbose), "", *details(columns)]))
+    if wrong:
+        return 2
+    return exit_code(columns, require_all=arguments.require_all)
+
+
+def exit_code(columns: Sequence[Column], *, require_all: bool) -> int:
+    """Say how the run ends; a run that ran nothing has shown nothing, and is a mistake."""
+    if any(column.failed for column in columns):
+        return 1
+    if all(column.not_run for column in columns):
+        return 3 if require_all and columns else 2
+    return 3 if require_all and any(column.not_run for column in columns) else 0
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[tuple[Case, ...], tuple[DriverEntry, ...]]:
+    texts = arguments.case or [""]
+    cases = tuple(case for case in read_cases() if any(text in f"{case.group}: {case.name}" for text in texts))
+    if not cases:
+        raise CaseError(f"no case holds {' or '.join(map(repr, texts))}")
+    drivers = read_drivers(arguments.drivers)
+    names = [name for name in arguments.only.split(",") if name]
+    unknown = sorted(set(names) - {driver.name for driver in drivers})
+    if unknown:
+        raise DriverListError(f"no such driver: {', '.join(unknown)}; there are {', '.join(d.name for d in drivers)}")
+    return cases, tuple(driver for driver in drivers if not names or driver.name in names)
+
+
+def _prepared(driver: DriverEntry, *, build: bool) -> Column:
+    """Build a driver, if its toolchain is there."""
+    column = Column(name=driver.name)
+    if driver.missing:
+        column.not_run = f"this machine has no {', '.join(driver.missing)}"
+    elif build:
+        print(f"building {driver.name}", file=sys.stderr)
+        built = subprocess.run(
+            ["make", driver.build], cwd=ROOT, stdout=sys.stderr, timeout=_BUILD_SECONDS, check=False
+        )
+        if built.returncode != 0:
+            column.not_run, column.build_failed = f"make {driver.build} failed", True
+    return column
+
+
+def _play_all(cases: Sequence[Case], entry: DriverEntry, column: Column, world: World, log: Path) -> str:
+    """Play all cases with one driver; say which case is wrong itself, if one is."""
+    began = time.monotonic()
+    deaths = 0
+    try:
+        with Driver(command=entry.run, log=log) as driver:
+            column.runtime = _describe(driver)
+            print(f"{entry.name}: {column.runtime}", file=sys.stderr)
+            for case in cases:
+                if deaths >= _DEATHS:
+                    column.problems[case.name] = "not played: the driver ended too often"
+                    continue
+                column.problems[case.name] = play(case, driver, world)
+                deaths += not driver.runs
+                print("F" if column.problems[case.name] else ".", end="", file=sys.stderr, flush=True)
+                world.mend()
+            code = driver.stop()
+            if code not in (0, None):
+                column.problems["(the end)"] = f"the driver ended with exit code {code} when its input ended"
+    except DriverError as error:
+        column.problems["(the start)"] = str(error)
+    except (WorldError, ScriptError, ValueError) as error:
+        return f"{case.name}: {error}"
+    finally:
+        column.seconds = time.monotonic() - began
+        print(file=sys.stderr)
+    return ""
+
+
+def _describe(driver: Driver) -> str:
+    asked = driver.ask(DriverRequest(describe=Describe()), timeout=_START_SECONDS)
+    said = asked.description
+    if not said.language:
+        raise DriverError("the driver does not say what it is")
+    return f"{said.language} {said.client_version} on {said.runtime}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

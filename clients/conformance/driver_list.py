@@ -1,0 +1,52 @@
+"""The drivers that there are: `drivers.yaml`."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+FILE: Final = Path(__file__).resolve().parent / "drivers.yaml"
+_FIELDS: Final = {"name": str, "toolchain": list, "build": str, "run": list}
+
+
+class DriverListError(Exception):
+    """`drivers.yaml` is wrong; the text says how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverEntry:
+    """One driver: commands without which it is not run, the make target that builds it, how it is run."""
+
+    name: str
+    toolchain: tuple[str, ...]
+    build: str
+    run: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Commands of the toolchain that this machine does not have."""
+        return tuple(command for command in self.toolchain if shutil.which(command) is None)
+
+
+def read_drivers(file: Path = FILE) -> tuple[DriverEntry, ...]:
+    """Read the list. Raises `DriverListError`."""
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    if not isinstance(entries, list):
+        raise DriverListError("must be a list")
+    for entry in entries:
+        if not isinstance(entry, dict) or {name: type(value) for name, value in entry.items()} != _FIELDS:
+            raise DriverListError(f"each driver has name, toolchain, build and run: {entry!r:.200}")
+    drivers = tuple(
+        DriverEntry(
+            name=entry["name"],
+            toolchain=tuple(map(str, entry["toolchain"])),
+            build=entry["build"],
+            run=tuple(map(str, entry["run"])),
+        )
+        for entry in entries
+    )
+    if len({driver.name for driver in drivers}) != len(drivers):
+        raise DriverListError("two drivers have one name")
+    return drivers
