@@ -224,6 +224,7 @@ bench: $(INSTALLED) ## measure the hit path beside its alternatives, the sidecar
 	@$(PY) -m bench.storage
 	@$(PY) -m bench.login_storm
 	@$(PY) -m bench.envoy
+	@$(PY) -m bench.languages $(LANGUAGES_ARGS)
 
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not how fast
@@ -231,6 +232,17 @@ bench-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not 
 	@$(PY) -m bench.storage --quick
 	@$(PY) -m bench.login_storm --quick
 	@$(PY) -m bench.envoy --quick
+	@$(PY) -m bench.languages --quick $(LANGUAGES_ARGS)
+
+# LANGUAGES_ARGS= whatever `python -m bench.languages --help` lists.
+LANGUAGES_ARGS ?=
+.PHONY: bench-languages
+bench-languages: $(INSTALLED) ## measure each language's client beside Redis and a JWT in that language (the toolchains that are there)
+	@$(PY) -m bench.languages $(LANGUAGES_ARGS)
+
+.PHONY: bench-languages-quick
+bench-languages-quick: $(INSTALLED) ## the same with few samples: shows that it runs, not how fast
+	@$(PY) -m bench.languages --quick $(LANGUAGES_ARGS)
 
 .PHONY: bench-server-model
 bench-server-model: $(INSTALLED) ## compare server models for the sidecar (docs/decisions)
