@@ -58,22 +58,13 @@ func (g *Guard) isTrusted(address netip.Addr) bool {
 
 // addressOf reads an IP address with or without a port; what is none is not valid.
 func addressOf(text string) netip.Addr {
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		withPort, err := netip.ParseAddrPort(text)
-		if err != nil {
-			bare, found := strings.CutPrefix(text, "[")
-			bare, closed := strings.CutSuffix(bare, "]")
-			if !found || !closed {
-				return netip.Addr{}
-			}
-			if address, err = netip.ParseAddr(bare); err != nil {
-				return netip.Addr{}
-			}
-			return address.Unmap().WithZone("")
-		}
-		address = withPort.Addr()
+	if withPort, err := netip.ParseAddrPort(text); err == nil {
+		return withPort.Addr().Unmap().WithZone("")
 	}
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		text = text[1 : len(text)-1]
+	}
+	address, _ := netip.ParseAddr(text)
 	return address.Unmap().WithZone("")
 }
 
