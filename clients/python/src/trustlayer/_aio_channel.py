@@ -37,22 +37,33 @@ class _Opened:
 
 
 class _Process:
-    """What is known of this process. Reset in a child."""
+    """What is known of this process."""
 
     channels: ClassVar["weakref.WeakSet[LoopChannel]"] = weakref.WeakSet()
+    pid = os.getpid()
     forked_too_late = False
 
     @classmethod
+    def check(cls) -> None:
+        """Raise `RuntimeError` where gRPC's asyncio side came over a fork alive.
+
+        By the process id, because not every server tells Python that it forks: uWSGI does not.
+        """
+        pid = os.getpid()
+        if pid != cls.pid:
+            cls.forked_too_late = cls.forked_too_late or any(channel.is_open for channel in cls.channels)
+            cls.pid = pid
+        if cls.forked_too_late:
+            raise RuntimeError(_FORKED_TOO_LATE)
+
+    @classmethod
     def before_fork(cls) -> None:
+        """Let go of what no loop uses any more."""
         for channel in list(cls.channels):
             channel.forget_ended_loops()
 
-    @classmethod
-    def after_fork_in_child(cls) -> None:
-        cls.forked_too_late = cls.forked_too_late or any(channel.is_open for channel in cls.channels)
 
-
-os.register_at_fork(before=_Process.before_fork, after_in_child=_Process.after_fork_in_child)
+os.register_at_fork(before=_Process.before_fork)
 
 
 class LoopChannel(grpc.aio.Channel):
@@ -75,8 +86,7 @@ class LoopChannel(grpc.aio.Channel):
         """Give the running loop's channel. Raises `RuntimeError` when closed, or where it cannot work."""
         if self._closed:
             raise RuntimeError("the client is closed")
-        if _Process.forked_too_late:
-            raise RuntimeError(_FORKED_TOO_LATE)
+        _Process.check()
         loop = asyncio.get_running_loop()
         opened = self._opened.get(loop)
         if opened is None:
