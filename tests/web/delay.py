@@ -1,10 +1,10 @@
 """Measure in two real browsers how long one that was logged out from the other can still click: `make web-check`.
 
-In each round the second browser logs in and clicks on, again and again, while the first one logs it out. What is
-compared are moments that the browsers themselves note, on the one clock of this machine: when the answer to the revoke
-arrived, and when each click of the second browser was sent. A click that was sent after that answer and is served all
-the same breaks what the app says on its page, since it waits for all sidecars: that fails. How long things take is
-printed and judges nothing.
+In each round the second browser logs in and clicks on, again and again, while the first one logs it out. Compared are
+moments that the browsers themselves note, on the one clock of this machine: when the answer to the revoke arrived,
+and when each click of the second browser was sent. A click that was sent after that answer and is served all the same
+breaks what the app says on its page, since it waits for all sidecars: that fails. How long things take is printed and
+judges nothing.
 """
 
 import argparse
@@ -28,7 +28,8 @@ _ROUND_SECONDS: Final = 60.0
 # Milliseconds since the epoch; of a navigation with a redirect, its first answer arrived when the redirect ended.
 _MOMENTS: Final = """
 const entry = performance.getEntriesByType("navigation")[0], at = moment => performance.timeOrigin + moment;
-return [at(entry.startTime), at(entry.redirectEnd), at(entry.requestStart), at(entry.responseStart), entry.responseStatus];
+return [entry.startTime, entry.redirectEnd, entry.requestStart, entry.responseStart].map(at)
+  .concat(entry.responseStatus);
 """
 
 

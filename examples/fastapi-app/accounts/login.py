@@ -143,7 +143,9 @@ def _problems(error: CallFailed) -> dict[str, str]:
     """Say what is wrong beside each field. Of a password, Flowless itself says it in words for people."""
     names = [field.rpartition(".")[2] for field in error.fields]
     return {
-        name: f"This password is not accepted: {error.message}." if name == "password" else words.FIELDS[name]
+        name: f"Please choose another: {error.message.removeprefix('password: ')}."
+        if name == "password"
+        else words.FIELDS[name]
         for name in names
         if name == "password" or name in words.FIELDS
     }

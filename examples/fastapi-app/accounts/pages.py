@@ -52,9 +52,7 @@ def page(
     session_id = cookies.session_id(request)
     text = _TEMPLATES.get_template(template).render(
         csrf_token=csrf.token(device_id=device_id, session_id=session_id),
-        may_be_logged_in=bool(session_id),
-        path=request.url.path,
-        **values,
+        **{"may_be_logged_in": bool(session_id), "path": request.url.path} | values,
     )
     response = HTMLResponse(text, status_code=status, headers=_NOT_KEPT | (headers or {}))
     # Never in answer to a form: one that another site sends comes without our cookies, and must not replace them.
@@ -72,7 +70,8 @@ def says_no(
     request: Request, why: words.Why, *, status: int, headers: dict[str, str] | None = None, retry: bool = False
 ) -> Response:
     """Say why not, on a page of its own."""
-    return page(request, "no.html", status=status, headers=headers, why=why, retry=retry)
+    nobody = {"may_be_logged_in": False} if status == HTTPStatus.UNAUTHORIZED else {}
+    return page(request, "no.html", status=status, headers=headers, why=why, retry=retry, **nobody)
 
 
 class SecurityHeaders:
