@@ -30,6 +30,7 @@ client-typescript-check: client-typescript .venv/google-rpc.binpb ## check it: g
 	diff -r $(TYPESCRIPT)/build/fresh/$(TYPESCRIPT)/conformance/gen $(TYPESCRIPT)/conformance/gen
 	rm -rf $(TYPESCRIPT)/build/fresh
 	cd $(TYPESCRIPT) && npm run --silent check && npm run --silent test
+	@$(MAKE) --no-print-directory example-express-check
 
 examples/express-app/node_modules/.installed: examples/express-app/package-lock.json examples/express-app/package.json
 	cd examples/express-app && npm ci --loglevel=error
