@@ -30,3 +30,17 @@ client-typescript-check: client-typescript .venv/google-rpc.binpb ## check it: g
 	diff -r $(TYPESCRIPT)/build/fresh/$(TYPESCRIPT)/conformance/gen $(TYPESCRIPT)/conformance/gen
 	rm -rf $(TYPESCRIPT)/build/fresh
 	cd $(TYPESCRIPT) && npm run --silent check && npm run --silent test
+	@$(MAKE) --no-print-directory example-express-check
+
+examples/express-app/node_modules/.installed: examples/express-app/package-lock.json examples/express-app/package.json
+	cd examples/express-app && npm ci --loglevel=error
+	@touch $@
+
+.PHONY: example-express
+example-express: client-typescript examples/express-app/node_modules/.installed ## run examples/express-app beside a pair of its own (Node.js)
+	@node examples/express-app/demo.js
+
+.PHONY: example-express-check
+example-express-check: client-typescript examples/express-app/node_modules/.installed ## check its style and types, and try it over HTTP
+	$(TYPESCRIPT)/node_modules/.bin/biome ci --config-path=$(TYPESCRIPT)/biome.json examples/express-app
+	cd examples/express-app && npm run --silent check && npm run --silent test

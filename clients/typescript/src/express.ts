@@ -26,6 +26,8 @@ export interface ExpressGate {
   session(demands?: Demands): RequestHandler;
   /** The request context as `session` would send it, for a login. */
   contextOf(request: Request): ReturnType<Gate["contextOf"]>;
+  /** The session id as `session` would read it, for `logout`, `rotateSession` and `reauthenticate`. */
+  sessionIdOf(request: Request): string | undefined;
 }
 
 /** Make a gate for an Express app. Throws TypeError for options that cannot be meant. */
@@ -34,6 +36,7 @@ export function expressGate(options: GateOptions): ExpressGate {
   return {
     session: (demands = {}) => middleware(gate, demands),
     contextOf: (request) => gate.contextOf(request),
+    sessionIdOf: (request) => gate.sessionIdOf(request),
   };
 }
 

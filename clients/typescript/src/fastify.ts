@@ -16,8 +16,13 @@ declare module "fastify" {
     trustlayer: Validation | undefined;
   }
   interface FastifyInstance {
-    /** The request context as it is sent with a validation, for a login. */
-    trustlayerContextOf(request: FastifyRequest): ReturnType<Gate["contextOf"]>;
+    /** Reads requests as the plugin does. */
+    trustlayer: {
+      /** The request context as it is sent with a validation, for a login. */
+      contextOf(request: FastifyRequest): ReturnType<Gate["contextOf"]>;
+      /** The session id, for `logout`, `rotateSession` and `reauthenticate`. */
+      sessionIdOf(request: FastifyRequest): string | undefined;
+    };
   }
 }
 
@@ -31,7 +36,10 @@ declare module "fastify" {
 export async function trustlayerPlugin(fastify: FastifyInstance, options: GateOptions): Promise<void> {
   const gate = new Gate(options);
   fastify.decorateRequest("trustlayer", undefined);
-  fastify.decorate("trustlayerContextOf", (request: FastifyRequest) => gate.contextOf(request.raw));
+  fastify.decorate("trustlayer", {
+    contextOf: (request: FastifyRequest) => gate.contextOf(request.raw),
+    sessionIdOf: (request: FastifyRequest) => gate.sessionIdOf(request.raw),
+  });
   fastify.addHook("onRequest", (request, reply) => admit(gate, request, reply));
 }
 

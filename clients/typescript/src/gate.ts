@@ -66,6 +66,11 @@ export class Gate {
     this.#clientIp = new ClientIp(options.trustedProxies ?? []);
   }
 
+  /** Read the session id; `undefined` when none was sent, empty when what was sent is none. */
+  sessionIdOf(request: HttpRequest): string | undefined {
+    return sessionIdOf(request, this.#places);
+  }
+
   /** Collect the request context, also for a login. */
   contextOf(request: HttpRequest): { clientIp: string; deviceFingerprint: string; userAgent: string } {
     return {
@@ -77,7 +82,7 @@ export class Gate {
 
   /** Decide. Rejects when the question is wrong (`CallFailed`), and when the signal says so. */
   async decide(request: HttpRequest, demands: Demands, signal: AbortSignal): Promise<Decision> {
-    const sessionId = sessionIdOf(request, this.#places);
+    const sessionId = this.sessionIdOf(request);
     const isOptional = demands.session === "optional";
     if (sessionId === undefined) {
       return isOptional ? NOBODY : refused(401, "SESSION_MISSING", "no session id was sent", CHALLENGE);

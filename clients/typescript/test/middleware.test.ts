@@ -30,7 +30,9 @@ const makeExpress: MakeApp = async (options) => {
     response.json({ handle: request.trustlayer?.session.handle ?? null });
   };
   app.get("/open", handle);
-  app.get("/context", (request, response) => response.json(gate.contextOf(request)));
+  app.get("/context", (request, response) =>
+    response.json({ ...gate.contextOf(request), sessionId: gate.sessionIdOf(request) ?? null }),
+  );
   app.get("/optional", gate.session({ session: "optional" }), handle);
   app.get("/optional-admin", gate.session({ session: "optional", roles: ["admin"] }), handle);
   app.use(gate.session());
@@ -53,7 +55,10 @@ const makeFastify: MakeApp = async (options) => {
     handle: request.trustlayer?.session.handle ?? null,
   });
   app.get("/open", { config: { trustlayer: "none" } }, handle);
-  app.get("/context", { config: { trustlayer: "none" } }, async (request) => app.trustlayerContextOf(request));
+  app.get("/context", { config: { trustlayer: "none" } }, async (request) => ({
+    ...app.trustlayer.contextOf(request),
+    sessionId: app.trustlayer.sessionIdOf(request) ?? null,
+  }));
   app.get("/optional", { config: { trustlayer: { session: "optional" } } }, handle);
   app.get("/optional-admin", { config: { trustlayer: { session: "optional", roles: ["admin"] } } }, handle);
   app.get("/me", handle);
@@ -183,6 +188,13 @@ for (const [framework, makeApp] of Object.entries({ Express: makeExpress, Fastif
     test("a wrong question goes to the app's error handling, and the request does not pass", async () => {
       const answer = await get(app.server, "/wrong-question", cookie);
       assert.deepEqual([answer.status, answer.body], [500, { isCallFailed: true }]);
+    });
+
+    test("reads session id and context of any request, for a login and what follows it", async () => {
+      const { session_id: sessionId, device_fingerprint: deviceFingerprint, user_agent: userAgent } = pair.known;
+      const expected = { clientIp: "127.0.0.1", deviceFingerprint, userAgent, sessionId };
+      assert.deepEqual((await get(app.server, "/context", browser)).body, expected);
+      assert.equal((await get(app.server, "/context")).body["sessionId"], null);
     });
 
     test("believes X-Forwarded-For of trusted proxies only, from the right", async () => {
