@@ -16,11 +16,12 @@ DEFAULT_CALL_TIMEOUT: Final = 10.0
 _RETRY_DELAYS: Final = (0.020, 0.060, 0.180)
 
 CHANNEL_OPTIONS: Final = (
-    # gRPC's own waits would keep an app from a sidecar that is back. The second one bounds a connection that is not
-    # answered.
+    # gRPC's own waits, of seconds, would keep an app from a sidecar that is back. Shorter than the delays of
+    # `Attempts` together, so that the first call after its return is answered.
     ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    # Bounds a connection that is accepted and not answered.
     ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
     # Clients share nothing, so that closing one, or its bad luck, is no other's.
     ("grpc.use_local_subchannel_pool", 1),

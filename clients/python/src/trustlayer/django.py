@@ -64,7 +64,10 @@ class TrustLayerMiddleware:
 def requires(
     *, mode: Mode = Mode.DEFAULT, route: str = "", roles_any: Sequence[str] = (), optional: bool = False
 ) -> Callable[[View], View]:
-    """Say what a view needs, a function or a class; outermost of its decorators. See `Need` for the words."""
+    """Say what a view needs, a function or a class; outermost of its decorators. See `Need` for the words.
+
+    Raises `ImproperlyConfigured` for a view that was told before.
+    """
     return _mark(Need(mode=mode, route=route, roles_any=tuple(roles_any), optional=optional))
 
 
@@ -75,6 +78,8 @@ def public(view: View) -> View:
 
 def _mark(need: Need) -> Callable[[View], View]:
     def mark(view: View) -> View:
+        if _NEED in vars(view):
+            raise ImproperlyConfigured(f"{view.__name__} was told before what it needs: wrap it in another view")
         setattr(view, _NEED, need)
         return view
 

@@ -48,7 +48,7 @@ class Need:
     """Asks for nothing: no session id is read, and the handler is given no session."""
 
     def __post_init__(self) -> None:
-        if self.public and self != Need(public=True):
+        if self.public and (self.mode or self.route or self.roles_any or self.optional):
             raise ValueError("a public route asks for nothing else")
 
     def arguments(self, carried: Carried) -> dict[str, Any] | None:
