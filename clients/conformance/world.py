@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
@@ -197,10 +198,13 @@ class World:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[World]:
-    """Start everything in the directory, whose path has to be short; end it with the `with` block."""
+def running(directory: Path, *, code: Mapping[str, str] = MappingProxyType({})) -> Iterator[World]:
+    """Start everything in the directory, whose path has to be short; end it with the `with` block.
+
+    `code` are variables for the programs, where they are to be those of another version.
+    """
     with ExitStack() as stack:
-        flowless = FlowlessProcess(directory=directory, environment=FLOWLESS)
+        flowless = FlowlessProcess(directory=directory, environment={**FLOWLESS, **code})
         flowless.migrate()
         flowless.create_signing_keys()
         secret = flowless.create_bridge("conformance").secret
@@ -214,7 +218,7 @@ def running(directory: Path) -> Iterator[World]:
                 upstream=flowless.address,
                 secret=secret,
                 max_staleness_seconds=MAX_STALENESS_SECONDS,
-                environment={"BRIDGE_SIDECAR_CONFIG": str(rules)},
+                environment={"BRIDGE_SIDECAR_CONFIG": str(rules), **code},
             )
             for name in ("sidecar", _DEFAULT_RELAY)
         }
