@@ -36,7 +36,7 @@ _UNKNOWN_FIELDS: Final = (
     + b"\xda\xb2\x04\x02\x08\x01"
     + b"\xe1\xb2\x04\x01\x02\x03\x04\x05\x06\x07\x08"
 )
-_KNOWN: Final = frozenset(("response", "error", "garbage", "never", "after", "newer"))
+_KNOWN: Final = frozenset(("response", "error", "garbage", "never", "after", "newer", "message_first"))
 
 
 class ScriptError(Exception):
@@ -157,25 +157,28 @@ def _answered(
         call.ended_early = True
         return b""
     data, status = _encoded(method, scripted)
-    if status is not None:
-        context.set_code(next(code for code in grpc.StatusCode if code.value[0] == status.code))
-        context.set_details(status.message)
-        if status.details:
-            context.set_trailing_metadata(((STATUS_DETAILS_KEY, status.SerializeToString()),))
+    if status is None:
+        return data
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    if status.details:
+        context.set_trailing_metadata(((STATUS_DETAILS_KEY, status.SerializeToString()),))
+    if not scripted.get("message_first"):
+        context.abort(code, status.message)
+    context.set_code(code)
+    context.set_details(status.message)
     return data
 
 
 def _encoded(method: str, scripted: Mapping[str, Any]) -> tuple[bytes, status_pb2.Status | None]:
-    """Make the bytes of an answer, or the status of an error."""
-    if "error" in scripted:
-        return b"", _status(**scripted["error"])
+    """Make the bytes of an answer, and the status of an error if it is one."""
+    status = _status(**scripted["error"]) if "error" in scripted else None
     if scripted.get("garbage"):
-        return b"\xff\xff\xff\xff\xff", None
+        return b"\xff\xff\xff\xff\xff", status
     response = message_factory.GetMessageClass(METHODS[method].output_type)()
     fill(response, scripted.get("response", {}))
     if scripted.get("newer"):
         _add_unknown_fields(response)
-    return response.SerializeToString(), None
+    return response.SerializeToString(), status
 
 
 def _add_unknown_fields(message: Message) -> None:
