@@ -58,6 +58,14 @@ class Program:
         """Name the commands of its toolchain that this machine lacks."""
         return [command for command in self.toolchain if shutil.which(command) is None]
 
+    def command(self) -> list[str]:
+        """Return the command with the path of its program. Raises `ProgramError` when that is not there."""
+        first, *rest = self.run
+        found = str(ROOT / first) if "/" in first else shutil.which(first)
+        if found is None or not os.access(found, os.X_OK):
+            raise ProgramError(f"{self.name}: {first} is not there, or cannot be run")
+        return [found, *rest]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -128,7 +136,7 @@ def run(program: Program, task: Task) -> list[Measurement]:
         log = Path(directory) / "stderr"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *program.run],
+                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *program.command()],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -22,6 +22,7 @@ from bench.language_programs import (
     run,
 )
 from bench.languages import QUICK, Result, main, select, table, written
+from tools.processes import ROOT
 
 TASK = Task(
     socket="/run/bridge.sock",
@@ -105,6 +106,16 @@ def test_a_language_without_its_toolchain_is_named_and_not_left_out() -> None:
 
 def test_what_a_command_lacks_is_missing() -> None:
     assert Program(name="x", toolchain=("sh", "no-such-command"), build="", run=()).missing() == ["no-such-command"]
+
+
+def test_a_program_is_found_by_its_name_or_from_the_top_of_the_repository() -> None:
+    shell = Program(name="x", toolchain=(), build="", run=("sh", "-c", "true")).command()
+    assert Path(shell[0]).is_absolute()
+    assert shell[1:] == ["-c", "true"]
+    assert Program(name="x", toolchain=(), build="", run=(".ci/run",)).command() == [str(ROOT / ".ci" / "run")]
+    for missing in ("no-such-command", "clients/no-such-program"):
+        with pytest.raises(ProgramError, match=f"x: {missing} is not there"):
+            Program(name="x", toolchain=(), build="", run=(missing,)).command()
 
 
 def test_a_program_gets_its_task_on_standard_input_and_its_lines_are_read(tmp_path: Path) -> None:

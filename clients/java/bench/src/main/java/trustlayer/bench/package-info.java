@@ -1,0 +1,2 @@
+/** The Java program of {@code make bench-languages}. */
+package trustlayer.bench;

@@ -1,0 +1,2 @@
+/** What lets only requests with a session pass: {@code SessionFilter} for servlets, {@code SessionInterceptor} for gRPC. */
+package trustlayer.client.middleware;
