@@ -39,15 +39,10 @@ Try, in another terminal:
 
   # as an app does it
 .venv/bin/python - <<'PYTHON'
-import grpc
-from trustlayer.v1 import types_pb2, validator_pb2, validator_pb2_grpc
+from trustlayer import Client
 
-with grpc.insecure_channel("unix:{socket}") as channel:
-    validator = validator_pb2_grpc.ValidatorServiceStub(channel)
-    print(validator.Validate(validator_pb2.ValidateRequest(
-        session_id="{session_id}",
-        context=types_pb2.RequestContext(client_ip="{client_ip}"),
-    ), timeout=1))
+with Client("{socket}") as client:
+    print(client.validate("{session_id}", client_ip="{client_ip}"))
 PYTHON
 
   # the user's sessions; revoke one by its handle, then check again

@@ -38,7 +38,10 @@ def _locked(name: str) -> str:
 @pytest.mark.parametrize(
     ("lock", "modules"),
     [
-        ("client", ["trustlayer.v1.session_pb2_grpc", "trustlayer.client", "trustlayer.aio"]),
+        (
+            "client",
+            ["trustlayer.v1.session_pb2_grpc", "trustlayer.client", "trustlayer.aio", "trustlayer.grpc_server"],
+        ),
         (
             "sidecar",
             [
@@ -81,6 +84,27 @@ def test_a_dependency_outside_the_lock_would_be_noticed() -> None:
 )
 def test_a_program_without_traces_loads_nothing_for_them(module: str, unwanted: tuple[str, ...]) -> None:
     code = f"import sys, {module}\nprint([name for name in sys.modules if name.startswith({unwanted})])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        # What the sidecar loads of it is as much as it was before apps had clients.
+        ("trustlayer, trustlayer.v1.validator_pb2_grpc", ("trustlayer.client", "trustlayer.errors", "google.rpc")),
+        (
+            "trustlayer.client, trustlayer.aio, trustlayer.asgi, trustlayer.wsgi, trustlayer.grpc_server",
+            ("fastapi", "starlette", "flask", "django", "werkzeug"),
+        ),
+    ],
+)
+def test_importing_the_client_imports_no_framework_and_the_generated_code_no_client(
+    modules: str, unwanted: tuple[str, ...]
+) -> None:
+    code = f"import sys, {modules}\nprint([name for name in sys.modules if name.startswith({unwanted})])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -341,6 +341,14 @@ def test_an_answer_that_is_neither_yes_nor_no_is_unavailable(kind: str, run_dir:
 
 
 @each_kind
+def test_an_answer_that_cannot_be_read_is_unavailable(kind: str, run_dir: Path) -> None:
+    with scripted(kind, run_dir, lambda _: b"\xff" * 5) as (client, sidecar):
+        with pytest.raises(ValidatorUnavailable):
+            client.validate("sess_1")
+        assert sidecar.calls == 1
+
+
+@each_kind
 def test_a_reason_of_a_newer_sidecar_is_a_denial_that_keeps_its_number(kind: str, run_dir: Path) -> None:
     denial = validator_pb2.ValidateResponse(denial=types_pb2.Denial(message="newer"))
     denial.denial.reason = types_pb2.DenialReason.ValueType(99)

@@ -15,7 +15,7 @@ import grpc
 
 from trustlayer._calls import CHANNEL_OPTIONS, Attempts, default_timeout
 from trustlayer._channel import no_stream
-from trustlayer.errors import CallFailed, read_failure
+from trustlayer.errors import CallFailed, Failure, read_failure
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -169,12 +169,14 @@ class UnaryCall(Generic[Request, Response]):
         attempts = Attempts(self._method, seconds)
         while True:
             try:
-                response: Response = await self._callable()(request, timeout=attempts.time_left, **named)
+                response: Response | None = await self._callable()(request, timeout=attempts.time_left, **named)
             except grpc.RpcError as error:
                 failure = read_failure(error)
                 delay = attempts.delay_before_next(failure)
                 if delay is None:
                     raise CallFailed(failure) from error
             else:
+                if response is None:  # so grpc.aio says that it could not parse it
+                    raise CallFailed(Failure(grpc.StatusCode.INTERNAL, message="the answer cannot be read"))
                 return response
             await asyncio.sleep(delay)

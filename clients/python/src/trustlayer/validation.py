@@ -1,6 +1,5 @@
 """The question whether a session is valid, and what its answer means; the same for every way to ask it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -50,13 +49,9 @@ def question(
     Raises `SessionDenied` where the session id is no text that can be sent, and `CallFailed` where another part is
     not.
     """
-    # protobuf's own error shows the value, so it goes nowhere, not even as the cause of ours. What it refuses is a
-    # lone surrogate, as which frameworks hand on bytes that are not UTF-8, and a number that is too large.
-    request = _built(lambda: validator_pb2.ValidateRequest(session_id=session_id))
-    if request is None:
-        raise SessionDenied(DenialReason.MALFORMED, "not a session id")
-    rest = _built(
-        lambda: validator_pb2.ValidateRequest(
+    try:
+        return validator_pb2.ValidateRequest(
+            session_id=session_id,
             mode=types_pb2.ValidationMode.ValueType(mode),
             context=types_pb2.RequestContext(
                 client_ip=client_ip, device_fingerprint=device_fingerprint, user_agent=user_agent
@@ -66,18 +61,20 @@ def question(
             http_method=http_method,
             path=path,
         )
-    )
-    if rest is None:
-        raise CallFailed(Failure(grpc.StatusCode.INVALID_ARGUMENT, message="a part of the question cannot be sent"))
-    request.MergeFrom(rest)
-    return request
-
-
-def _built(build: Callable[[], validator_pb2.ValidateRequest]) -> validator_pb2.ValidateRequest | None:
-    try:
-        return build()
     except ValueError:
-        return None
+        # A lone surrogate, as which frameworks hand on bytes that are not UTF-8, or a number that is too large.
+        # protobuf's own error shows the value, so it goes nowhere, not even as the cause of ours.
+        error = _refused(session_id)
+    raise error
+
+
+def _refused(session_id: str) -> SessionDenied | CallFailed:
+    """Say what cannot be sent: the session id, or another part."""
+    try:
+        validator_pb2.ValidateRequest(session_id=session_id)
+    except ValueError:
+        return SessionDenied(DenialReason.MALFORMED, "not a session id")
+    return CallFailed(Failure(grpc.StatusCode.INVALID_ARGUMENT, message="a part of the question cannot be sent"))
 
 
 def verdict(answer: validator_pb2.ValidateResponse) -> Validation:
