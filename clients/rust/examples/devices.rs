@@ -1,3 +1,5 @@
+//! List the sessions of a user.
+
 use trustlayer::{Client, Error, v1};
 
 #[tokio::main]

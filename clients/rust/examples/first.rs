@@ -1,3 +1,5 @@
+//! Say whether a session is valid.
+
 use std::env::var;
 
 use trustlayer::{Client, Error, v1};

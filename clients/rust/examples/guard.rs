@@ -1,3 +1,5 @@
+//! Let only people with a session in.
+
 use std::net::SocketAddr;
 
 use axum::{Router, routing::get};
