@@ -318,6 +318,16 @@ def test_an_error_in_a_form_is_told_at_its_field_and_what_was_typed_stays(new_br
     assert laptop.find("#password").get_attribute("value") == ""
 
 
+def test_a_form_that_was_refused_can_be_sent_again_by_a_reload(new_browser: NewBrowser) -> None:
+    laptop = new_browser("laptop")
+    laptop.open("/register")
+    laptop.fill(name="Zoë", email="zoe@example.org", password="password1234")
+    laptop.click("main form button")
+    assert laptop.status() == 422
+    laptop.driver.refresh()
+    assert (laptop.status(), laptop.heading) == (422, "Register")
+
+
 def test_a_browser_that_runs_no_script_can_do_all_of_it(web: Web, new_browser: NewBrowser, email: str) -> None:
     laptop = new_browser("laptop")
     laptop.devtools("Emulation.setScriptExecutionDisabled", value=True)
