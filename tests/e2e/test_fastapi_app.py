@@ -336,7 +336,7 @@ def test_a_registration_that_is_not_accepted_says_why_and_keeps_what_was_typed(
 
 def test_a_wrong_password_and_an_unknown_user_are_answered_alike(web: Web, email: str) -> None:
     answers = [web.browser().log_in(login, "not the password") for login in (email, "nobody@example.org")]
-    assert {answer.status_code for answer in answers} == {401}
+    assert {(answer.status_code, answer.headers["www-authenticate"]) for answer in answers} == {(401, "Cookie")}
     assert all("The login or the password is wrong" in _text(answer) for answer in answers)
     assert not any(SESSION in str(answer.headers) for answer in answers)
 
