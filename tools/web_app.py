@@ -13,9 +13,16 @@ class WebAppProcess(ManagedProcess):
     """`python -m accounts` on loopback; see `ManagedProcess`. `origin` is where a browser finds it."""
 
     def __init__(
-        self, *, directory: Path, sidecar: SidecarProcess, port: int | None = None, echo: IO[str] | None = None
+        self,
+        *,
+        directory: Path,
+        sidecar: SidecarProcess,
+        port: int | None = None,
+        trusted_proxies: str = "",
+        name: str = "accounts",
+        echo: IO[str] | None = None,
     ) -> None:
-        """`port`: one that is free unless given."""
+        """`port`: one that is free unless given; `name` tells the logs of several in one directory apart."""
         port = port or free_port()
         self.origin = f"http://localhost:{port}"
         super().__init__(
@@ -27,7 +34,8 @@ class WebAppProcess(ManagedProcess):
                 "TRUSTLAYER_SOCKET": str(sidecar.socket),
                 "APP_ORIGIN": self.origin,
                 "APP_PORT": str(port),
+                "APP_TRUSTED_PROXIES": trusted_proxies,
             },
-            log=directory / "accounts.log",
+            log=directory / f"{name}.log",
             echo=echo,
         )

@@ -13,9 +13,11 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from accounts.main import create_app
+from accounts.pages import HEADERS
 from accounts.settings import Settings, SettingsError
 from tests.support.system import PASSWORD
-from tests.support.web import AGENT, DEVICE, SESSION, Web, running_web
+from tests.support.web import AGENT, DEVICE, SESSION, Browser, Web, running_web
+from tools.web_app import EXAMPLE, WebAppProcess
 from trustlayer.v1 import identity_pb2, types_pb2
 
 LOG_OUT_OTHERS = "/devices/log-out-others"
@@ -264,6 +266,18 @@ def test_a_forged_forwarded_address_is_not_believed(web: Web, email: str) -> Non
     assert "203.0.113.9" not in stranger.get("/devices").text
 
 
+def test_a_trusted_proxy_says_whose_the_last_address_before_it_is(web: Web, email: str, run_dir: Path) -> None:
+    with WebAppProcess(directory=run_dir, sidecar=web.system.sidecar, trusted_proxies="127.0.0.1") as app:
+        browser = Browser(origin=app.origin, http=web.http, user_agent=AGENT)
+        browser.get("/login")
+        forwarded = "192.0.2.1, 198.51.100.7"
+        answer = browser.post("/login", {"login": email, "password": PASSWORD}, x_forwarded_for=forwarded)
+        assert answer.status_code == 303
+        assert "198.51.100.7" in browser.get("/devices", x_forwarded_for="198.51.100.7").text
+        moved = browser.get("/devices", x_forwarded_for="198.51.100.7, 198.51.100.8")
+    assert (moved.status_code, "Your address has changed" in _text(moved)) == (401, True)
+
+
 def test_a_change_of_roles_gives_the_browser_a_new_session_id(web: Web) -> None:
     user = web.system.app.register("promoted@example.org")
     browser = web.logged_in("promoted@example.org")
@@ -322,7 +336,7 @@ def test_a_registration_that_is_not_accepted_says_why_and_keeps_what_was_typed(
 
 def test_a_wrong_password_and_an_unknown_user_are_answered_alike(web: Web, email: str) -> None:
     answers = [web.browser().log_in(login, "not the password") for login in (email, "nobody@example.org")]
-    assert {answer.status_code for answer in answers} == {401}
+    assert {(answer.status_code, answer.headers["www-authenticate"]) for answer in answers} == {(401, "Cookie")}
     assert all("The login or the password is wrong" in _text(answer) for answer in answers)
     assert not any(SESSION in str(answer.headers) for answer in answers)
 
@@ -385,6 +399,25 @@ def test_without_the_sidecar_nobody_is_logged_in_or_out(run_dir: Path) -> None:
         deadline = time.monotonic() + 20
         while (status := browser.get("/devices").status_code) != 200:
             assert (status, time.monotonic() < deadline) == (503, True)
+
+
+async def test_a_fault_of_ours_says_nothing_of_itself_and_keeps_its_headers() -> None:
+    app = create_app(Settings(socket="/nowhere", origin="http://localhost"))
+    # Its client was never made: the app was not started.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        answer = await http.get("/devices")
+    assert (answer.status_code, "Something went wrong" in answer.text) == (500, True)
+    assert "client" not in _text(answer)
+    assert answer.headers["content-security-policy"] == HEADERS["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_example_uses_nothing_of_the_programs_but_their_client() -> None:
+    sources = [file.read_text() for file in EXAMPLE.rglob("*.py")]
+    imported = {name for text in sources for name in re.findall(r"(?m)^(?:from|import) (\w+)", text)}
+    assert "trustlayer" in imported
+    assert not imported & {"flowless", "bridge_sidecar", "trust_core", "tools", "tests"}
 
 
 @pytest.mark.parametrize(

@@ -299,9 +299,7 @@ def test_every_page_can_be_used_with_a_keyboard_a_screen_reader_and_a_phone(
         laptop.open(path)
         laptop.press_tab()
         assert laptop.driver.switch_to.active_element.text == "Skip to the content"
-        assert (
-            float(laptop.run("return getComputedStyle(document.activeElement).outlineWidth").removesuffix("px")) >= 2
-        )
+        assert laptop.run("return getComputedStyle(document.activeElement).outline").endswith("solid 3px")
 
 
 def test_an_error_in_a_form_is_told_at_its_field_and_what_was_typed_stays(new_browser: NewBrowser) -> None:
@@ -316,6 +314,16 @@ def test_an_error_in_a_form_is_told_at_its_field_and_what_was_typed_stays(new_br
     assert any("too common" in text for text in told)
     assert laptop.find("#name").get_attribute("value") == "Zoë"
     assert laptop.find("#password").get_attribute("value") == ""
+
+
+def test_a_form_that_was_refused_can_be_sent_again_by_a_reload(new_browser: NewBrowser) -> None:
+    laptop = new_browser("laptop")
+    laptop.open("/register")
+    laptop.fill(name="Zoë", email="zoe@example.org", password="password1234")
+    laptop.click("main form button")
+    assert laptop.status() == 422
+    laptop.driver.refresh()
+    assert (laptop.status(), laptop.heading) == (422, "Register")
 
 
 def test_a_browser_that_runs_no_script_can_do_all_of_it(web: Web, new_browser: NewBrowser, email: str) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from accounts import words
 from accounts.csrf import RefusedError
 from accounts.login import after_login
-from accounts.pages import HEADERS, says_no, see
+from accounts.pages import CHALLENGE, HEADERS, says_no, see
 from accounts.visitors import NotLoggedInError
 from trustlayer import CallFailed, DenialReason, SessionDenied, ValidatorUnavailable
 
@@ -35,7 +35,7 @@ async def denied(request: Request, error: SessionDenied) -> Response:
     why = words.DENIALS.get(error.reason, words.OTHER_DENIAL)
     if error.reason in _FORBIDDEN:
         return says_no(request, why, status=HTTPStatus.FORBIDDEN)
-    return says_no(request, why, status=HTTPStatus.UNAUTHORIZED, headers={"www-authenticate": "Cookie"})
+    return says_no(request, why, status=HTTPStatus.UNAUTHORIZED, headers=CHALLENGE)
 
 
 async def unavailable(request: Request, error: ValidatorUnavailable) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from accounts import cookies, words
-from accounts.pages import page, see
+from accounts.pages import CHALLENGE, page, see
 from accounts.visitors import AnyVisitor, Sidecar, Visitor
 from trustlayer import CallFailed, TrustLayerError
 from trustlayer.v1.identity_pb2 import RegisterUserRequest
@@ -155,7 +155,7 @@ def _explained(error: CallFailed) -> tuple[str, int, dict[str, str] | None]:
     """Give what to say above the form, status and headers; raise the error again if it is not about the form."""
     match error.reason:
         case "LOGIN_REFUSED":
-            return "The login or the password is wrong.", HTTPStatus.UNAUTHORIZED, None
+            return "The login or the password is wrong.", HTTPStatus.UNAUTHORIZED, CHALLENGE
         case "EMAIL_TAKEN":
             return "There is an account with this e-mail address already.", HTTPStatus.CONFLICT, None
         case "INVALID_FIELD":

@@ -23,6 +23,9 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+CHALLENGE: Final = {"www-authenticate": "Cookie"}
+"""Goes with every 401 (RFC 9110). Browsers do not know the scheme and show the page, which has the way to log in."""
+
 _HTTPS: Final = {"strict-transport-security": "max-age=31536000"}
 # What somebody saw is not kept: not in a cache, and not for the button "back" after they have logged out.
 _NOT_KEPT: Final = {"cache-control": "no-store"}
