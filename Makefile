@@ -250,5 +250,5 @@ bench-server-model: $(INSTALLED) ## compare server models for the sidecar (docs/
 
 .PHONY: clean
 clean: ## remove everything that make made, .venv included
-	rm -rf .venv bench/loadgen/loadgen .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist
+	rm -rf .venv bench/loadgen/loadgen .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build clients/*/build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
