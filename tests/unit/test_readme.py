@@ -53,7 +53,8 @@ def test_every_link_to_a_file_leads_to_one() -> None:
 
 
 def test_every_make_target_that_documents_name_exists() -> None:
-    targets = set(re.findall(r"(?m)^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text()))
+    makefiles = (ROOT / "Makefile", *(ROOT / "clients").glob("*/client.mk"))
+    targets = {name for file in makefiles for name in re.findall(r"(?m)^\.PHONY: (\S+)$", file.read_text())}
     named = {
         target
         for document in ROOT.glob("*.md")
