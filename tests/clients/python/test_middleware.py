@@ -11,6 +11,8 @@ from tests.clients.python.servers import running
 from tests.support.http_client import Answer, Connection, exchange
 from tests.support.system import PASSWORD, System
 from tools.processes import free_port, temporary_directory
+from trustlayer import Mode
+from trustlayer.guard import PUBLIC, Need, Routes
 from trustlayer.v1 import session_pb2, types_pb2
 
 APPS = "tests.clients.python.apps"
@@ -166,8 +168,28 @@ def test_what_the_app_did_not_name_is_denied(site: Site) -> None:
     if site.kind.startswith("django"):
         assert site.get("/nowhere").status == 404  # a view is what Django guards, and there is none
         return
-    for path in ("/nowhere", "/public/", "/PUBLIC", "//public", "/opened", "/open", "/public/../whoami"):
+    for path in ("/nowhere", "/public/", "/PUBLIC", "//public", "/opened", "/public/../whoami"):
         assert site.refused(path) == (401, "SESSION_MISSING"), path
+
+
+def test_a_prefix_is_its_own_path_and_all_below_it() -> None:
+    admin = Need(roles_any=("admin",))
+    routes = Routes(Need(), {"/admin/*": admin, "/admin/open/*": PUBLIC, "/*": Need(mode=Mode.ADVANCED)})
+    needs = {
+        "/admin": admin,
+        "/admin/": admin,
+        "/admin/users": admin,
+        "/admin/open": PUBLIC,
+        "/admin/opened": admin,
+        "/administration": Need(mode=Mode.ADVANCED),
+    }
+    assert {path: routes.need_of(path) for path in needs} == needs
+
+
+def test_a_view_is_not_public_because_the_one_that_it_extends_is(site: Site) -> None:
+    if site.kind.startswith("django"):
+        assert site.get("/base").status == 200
+        assert site.refused("/extended") == (401, "SESSION_MISSING")
 
 
 def test_a_route_may_take_a_session_or_none(site: Site) -> None:

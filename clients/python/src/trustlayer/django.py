@@ -52,7 +52,7 @@ class TrustLayerMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], _args: Sequence[Any], _kwargs: dict[str, Any]
     ) -> HttpResponse | None:
         """Validate for the view. Django calls this before it, and sends what is returned instead."""
-        need: Need = getattr(view, _NEED, None) or getattr(getattr(view, "view_class", None), _NEED, None) or Need()
+        need = _need_of(view) or _need_of(getattr(view, "view_class", None)) or Need()
         guarded = Guarded(self.client, carried(self._reader, request.META))
         try:
             request.trust_session = guarded.session_for(need)
@@ -74,6 +74,12 @@ def requires(
 def public(view: View) -> View:
     """Say that a view needs no session; outermost of its decorators."""
     return _mark(PUBLIC)(view)
+
+
+def _need_of(view: object) -> Need | None:
+    """Find what the view itself was told. A class does not inherit it: what extends a public view is not public."""
+    need: Need | None = getattr(view, "__dict__", {}).get(_NEED)
+    return need
 
 
 def _mark(need: Need) -> Callable[[View], View]:

@@ -139,7 +139,10 @@ def _unavailable(unavailable: ValidatorUnavailable) -> Refused:
 
 
 class Routes:
-    """What the paths of an app need: exact ones, and `/prefix/*`, of which the longest counts; else the default."""
+    """What the paths of an app need: exact ones, and `/prefix/*`, of which the longest counts; else the default.
+
+    `/prefix/*` is `/prefix` and all below it, as in servlets: what is asked of a section is asked of its first page.
+    """
 
     def __init__(self, default: Need, routes: Mapping[str, Need]) -> None:
         """Raise `ValueError` for a path that does not begin with a slash, or a star elsewhere than at its end."""
@@ -148,11 +151,11 @@ class Routes:
                 raise ValueError(f"{path}: a route is /path or /prefix/*")
         self._default = default
         self._exact = {path: need for path, need in routes.items() if not path.endswith("/*")}
-        prefixes = {path[:-1]: need for path, need in routes.items() if path.endswith("/*")}
+        prefixes = {path.removesuffix("*"): need for path, need in routes.items() if path.endswith("/*")}
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
 
     def need_of(self, path: str) -> Need:
         """Find what a path needs, as the app's own routing sees it."""
         if path in self._exact:
             return self._exact[path]
-        return next((need for prefix, need in self._prefixes if path.startswith(prefix)), self._default)
+        return next((need for prefix, need in self._prefixes if f"{path}/".startswith(prefix)), self._default)

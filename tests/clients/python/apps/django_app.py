@@ -55,7 +55,19 @@ class Admin(View):  # type: ignore[misc]
         return show(request)
 
 
+@public
+class Base(View):  # type: ignore[misc]
+    def get(self, request: HttpRequest) -> JsonResponse:
+        return show(request)
+
+
+class Extended(Base):
+    pass
+
+
 urlpatterns = [
+    path("base", Base.as_view()),
+    path("extended", Extended.as_view()),
     path("whoami", show),
     path("public", show_public),
     path("open/<path:rest>", show_public),
