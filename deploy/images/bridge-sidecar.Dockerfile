@@ -34,12 +34,14 @@ COPY clients/python/pyproject.toml clients/python/README.md ./clients/python/
 COPY clients/python/src/trustlayer/__init__.py clients/python/src/trustlayer/py.typed ./clients/python/src/trustlayer/
 COPY clients/python/src/trustlayer/v1 ./clients/python/src/trustlayer/v1
 # The wheel names both programs; the other one's code is not here.
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist
+WORKDIR /src/clients/python
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
-    && cd clients/python && /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/bridge-sidecar/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /dist/*.whl \
     && rm /opt/bridge-sidecar/bin/flowless
 
+WORKDIR /src
 COPY deploy/images/runtime-root.sh /src/
 # What is compiled now is not compiled, or tried to be written, at every start.
 RUN sh /src/runtime-root.sh /image bridge-sidecar 10002 /etc/bridge-sidecar/config \

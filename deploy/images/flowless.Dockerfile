@@ -33,12 +33,14 @@ COPY clients/python/src/trustlayer/__init__.py clients/python/src/trustlayer/py.
 COPY clients/python/src/trustlayer/v1 ./clients/python/src/trustlayer/v1
 COPY clients/python/src/trustlayer/pubflow ./clients/python/src/trustlayer/pubflow
 # The wheel names both programs; the other one's code is not here.
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist
+WORKDIR /src/clients/python
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
-    && cd clients/python && /opt/build/bin/python -m hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/flowless/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         /dist/*.whl \
     && rm /opt/flowless/bin/bridge-sidecar
 
+WORKDIR /src
 COPY deploy/images/runtime-root.sh /src/
 # What is compiled now is not compiled, or tried to be written, at every start.
 RUN sh /src/runtime-root.sh /image flowless 10001 /etc/flowless /var/lib/flowless \
