@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         print("\n".join([*(f"{case.group}: {case.name}" for case in cases), *(f"driver: {d.name}" for d in drivers)]))
         return 0
-    columns = [_prepared(driver, build=not arguments.no_build) for driver in drivers]
+    # Two drivers may come of one target.
+    targets = dict.fromkeys(driver.build for driver in drivers if not driver.missing and not arguments.no_build)
+    failed = {target for target in targets if not _built(target)}
+    columns = [_prepared(driver, failed) for driver in drivers]
     wrong = ""
     with temporary_directory() as directory, running(directory) as world:
         for driver, column in zip(drivers, columns, strict=True):
@@ -108,18 +111,20 @@ def _chosen(arguments: argparse.Namespace) -> tuple[tuple[Case, ...], tuple[Driv
     return cases, tuple(driver for driver in drivers if not names or driver.name in names)
 
 
-def _prepared(driver: DriverEntry, *, build: bool) -> Column:
-    """Build a driver, if its toolchain is there."""
+def _built(target: str) -> bool:
+    """Build by a make target; whether that went well."""
+    print(f"building {target}", file=sys.stderr)
+    built = subprocess.run(["make", target], cwd=ROOT, stdout=sys.stderr, timeout=_BUILD_SECONDS, check=False)
+    return built.returncode == 0
+
+
+def _prepared(driver: DriverEntry, failed: set[str]) -> Column:
+    """Begin a driver's column; `failed` are the make targets that could not be built."""
     column = Column(name=driver.name)
     if driver.missing:
         column.not_run = f"this machine has no {', '.join(driver.missing)}"
-    elif build:
-        print(f"building {driver.name}", file=sys.stderr)
-        built = subprocess.run(
-            ["make", driver.build], cwd=ROOT, stdout=sys.stderr, timeout=_BUILD_SECONDS, check=False
-        )
-        if built.returncode != 0:
-            column.not_run, column.build_failed = f"make {driver.build} failed", True
+    elif driver.build in failed:
+        column.not_run, column.build_failed = f"make {driver.build} failed", True
     return column
 
 

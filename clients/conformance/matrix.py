@@ -33,7 +33,7 @@ class Column:
         played = [name for name in names if name in self.problems]
         failed = sum(bool(self.problems[name]) for name in played)
         if not played:
-            return "-"
+            return "FAIL" if self.failed else "-"
         if failed:
             return f"FAIL {failed}/{len(played)}"
         return f"ok {len(played)}" if len(names) > 1 else "ok"

@@ -29,6 +29,8 @@ FOUND = [
     (Wrong.RETRIES_ANSWERS, "an answer of ours that says unavailable is not made again", "it.calls is 4, not 1"),
     (Wrong.NEVER_RETRIES, "a validation that no sidecar answered is made again", "got unavailable"),
     (Wrong.RETRIES_FOR_EVER, "a validation is made four times at most", "it.calls is"),
+    (Wrong.RETRIES_AT_ONCE, "a validation that no sidecar answered is made again", "less than 0.07 s"),
+    (Wrong.RETRIES_AT_ONCE, "a validation is made four times at most", "it.gaps[0] is"),
     (Wrong.IGNORES_DEADLINES, "another call that is not answered before its deadline fails with that", "in time"),
     (Wrong.NO_DEFAULT_DEADLINE, "a validation without a deadline has one of two seconds", "it.deadline is"),
     (Wrong.NEW_DEADLINE, "a repeated call has what is left of the deadline, not a new one", "it.deadlines[1] is"),

@@ -45,6 +45,7 @@ class Wrong(StrEnum):
     RETRIES_ANSWERS = "retries-answers"
     NEVER_RETRIES = "never-retries"
     RETRIES_FOR_EVER = "retries-for-ever"
+    RETRIES_AT_ONCE = "retries-at-once"
     NEW_DEADLINE = "new-deadline"
     IGNORES_DEADLINES = "ignores-deadlines"
     IGNORES_CANCELLING = "ignores-cancelling"
@@ -101,7 +102,7 @@ class Calls:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or answered or late:
                     raise
                 assert pause is not None
-                time.sleep(pause)
+                time.sleep(0.0 if self._wrong is Wrong.RETRIES_AT_ONCE else pause)
                 if self._wrong is Wrong.NEW_DEADLINE:
                     deadline = time.monotonic() + seconds
 

@@ -27,6 +27,12 @@ def test_the_matrix_tells_what_is_well_what_failed_and_what_was_not_run() -> Non
     assert cells[2] == ["h", "ok", "ok", "not run", "FAIL"]
 
 
+def test_a_driver_that_does_not_even_start_has_failed() -> None:
+    column = Column(name="go", problems={"(the start)": "the driver ended"})
+    assert column.cell(["one", "two"]) == "FAIL"
+    assert exit_code([column], require_all=False) == 1
+
+
 def test_the_details_name_each_failure_and_each_language_that_was_not_run() -> None:
     assert list(details(COLUMNS)) == [
         "java: two\n    step 1: wrong",

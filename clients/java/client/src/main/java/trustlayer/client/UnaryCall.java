@@ -57,9 +57,11 @@ final class UnaryCall<Q, A> {
         ClientCall<Q, A> call = channel.newCall(method, options);
         current = call;
         ClientCalls.asyncUnaryCall(call, request, new StreamObserver<>() {
+            private A answer;
+
             @Override
-            public void onNext(A answer) {
-                result.complete(answer);
+            public void onNext(A message) {
+                answer = message;
             }
 
             @Override
@@ -68,7 +70,14 @@ final class UnaryCall<Q, A> {
             }
 
             @Override
-            public void onCompleted() {}
+            public void onCompleted() {
+                // Only now is it one: a call may fail after its message has come.
+                if (answer == null) {
+                    onError(Status.INTERNAL.withDescription("no answer came").asRuntimeException());
+                } else {
+                    result.complete(answer);
+                }
+            }
         });
         endIfCancelled();
     }
