@@ -62,7 +62,8 @@ public final class Bench {
 
     private void redisGet() throws Exception {
         String key = text("redis_key");
-        RedisClient redis = RedisClient.create(RedisURI.Builder.socket(text("redis_socket")).build());
+        RedisClient redis =
+                RedisClient.create(RedisURI.Builder.socket(text("redis_socket")).build());
         try (StatefulRedisConnection<String, String> connection = redis.connect()) {
             withEachConcurrency("redis_get", () -> {
                 JsonNode session = JSON.readTree(connection.sync().get(key));

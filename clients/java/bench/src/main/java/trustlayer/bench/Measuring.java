@@ -1,7 +1,7 @@
 package trustlayer.bench;
 
-import java.util.Arrays;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
@@ -38,12 +38,18 @@ final class Measuring {
             long ended = all.stream().mapToLong(Times::ended).max().orElseThrow();
             long[] sorted = all.stream().flatMapToLong(Times::counted).sorted().toArray();
             return Map.of(
-                    "what", what,
-                    "concurrency", concurrency,
-                    "calls", sorted.length,
-                    "p50_us", quantile(sorted, 0.5) / 1e3,
-                    "p99_us", quantile(sorted, 0.99) / 1e3,
-                    "per_second", sorted.length / ((ended - counted) / 1e9));
+                    "what",
+                    what,
+                    "concurrency",
+                    concurrency,
+                    "calls",
+                    sorted.length,
+                    "p50_us",
+                    quantile(sorted, 0.5) / 1e3,
+                    "p99_us",
+                    quantile(sorted, 0.99) / 1e3,
+                    "per_second",
+                    sorted.length / ((ended - counted) / 1e9));
         } catch (ExecutionException failed) {
             throw new IllegalStateException(what + " failed", failed.getCause());
         } finally {

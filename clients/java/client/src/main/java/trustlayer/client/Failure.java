@@ -74,7 +74,8 @@ public record Failure(
                 requestId = info.getRequestId();
             }
         }
-        String said = Stream.ofNullable(error.getStatus().getDescription()).findAny().orElse("");
+        String said =
+                Stream.ofNullable(error.getStatus().getDescription()).findAny().orElse("");
         return new Failure(error.getStatus().getCode(), reason, said, retryAfter, fields, requestId);
     }
 

@@ -253,8 +253,9 @@ public final class TrustLayerClient implements AutoCloseable {
             return switch (answer.getResultCase()) {
                 case SESSION -> new Validation(answer.getSession(), answer.getFreshness());
                 case DENIAL -> throw new SessionDeniedException(answer.getDenial());
-                default -> throw new ValidatorUnavailableException(
-                        Failure.of(Status.Code.UNKNOWN, "neither a session nor a denial came"), null);
+                default ->
+                    throw new ValidatorUnavailableException(
+                            Failure.of(Status.Code.UNKNOWN, "neither a session nor a denial came"), null);
             };
         }
     }

@@ -43,8 +43,8 @@ final class UnaryCall<Q, A> {
     static <Q, A> CompletableFuture<A> start(
             Channel channel, MethodDescriptor<Q, A> method, Q request, Duration timeout, Executor executor) {
         CallOptions options = CallOptions.DEFAULT.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS);
-        UnaryCall<Q, A> call = new UnaryCall<>(
-                channel, method, request, executor == null ? options : options.withExecutor(executor));
+        UnaryCall<Q, A> call =
+                new UnaryCall<>(channel, method, request, executor == null ? options : options.withExecutor(executor));
         call.result.whenComplete((answer, error) -> call.endIfCancelled());
         call.attempt(0);
         return call.result;

@@ -98,7 +98,8 @@ public final class Driver {
         try {
             carryOut(request, response);
         } catch (SessionDeniedException denied) {
-            response.setDenied(Denied.newBuilder().setReason(denied.reasonValue()).setMessage(denied.detail()));
+            response.setDenied(
+                    Denied.newBuilder().setReason(denied.reasonValue()).setMessage(denied.detail()));
         } catch (ValidatorUnavailableException unavailable) {
             response.setUnavailable(shown(unavailable.failure()));
         } catch (CallFailedException failed) {

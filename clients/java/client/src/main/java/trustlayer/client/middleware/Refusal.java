@@ -38,8 +38,7 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
     static Refusal of(SessionDeniedException denied) {
         boolean forbidden = denied.reason() == DenialReason.DENIAL_REASON_ROLE_MISSING
                 || denied.reason() == DenialReason.DENIAL_REASON_ROUTE_NOT_COVERED;
-        return new Refusal(
-                forbidden ? Kind.FORBIDDEN : Kind.UNAUTHENTICATED, denied.reasonName(), denied.detail(), 0);
+        return new Refusal(forbidden ? Kind.FORBIDDEN : Kind.UNAUTHENTICATED, denied.reasonName(), denied.detail(), 0);
     }
 
     /** Show what a sidecar said; what gRPC says of sockets and paths is not for browsers. */
@@ -48,7 +47,8 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
             return UNKNOWN;
         }
         Duration after = failure.retryAfter();
-        long seconds = after == null ? 1 : Math.max(1, after.plusNanos(999_999_999).toSeconds());
+        long seconds =
+                after == null ? 1 : Math.max(1, after.plusNanos(999_999_999).toSeconds());
         return new Refusal(Kind.UNAVAILABLE, failure.reason(), failure.message(), seconds);
     }
 

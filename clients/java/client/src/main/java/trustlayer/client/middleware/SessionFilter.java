@@ -18,7 +18,6 @@ import java.util.function.Function;
 import java.util.stream.Stream;
 import trustlayer.client.TrustLayerClient;
 import trustlayer.v1.RequestContext;
-import trustlayer.v1.Session;
 
 /**
  * Lets only requests with a session pass, on all paths that it is mapped to, unless a path says otherwise.
