@@ -12,8 +12,8 @@ from typing import Any
 from trustlayer import Client, aio
 
 asked: dict[str, str] = json.load(sys.stdin)
-client = Client(asked["socket"])
-aio_client = aio.Client(asked["socket"])
+client = Client(asked["socket"], timeout=10.0)
+aio_client = aio.Client(asked["socket"], timeout=10.0)
 
 
 def ask(_: int = 0) -> tuple[int, str]:
