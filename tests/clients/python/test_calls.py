@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from tests.clients.python.conftest import LoggedIn
 from tests.clients.python.scripted import CLIENT_IP, ScriptedSidecar, answering, failing
 from tests.support.system import System
 from trustlayer import CallFailed, Client, DenialReason, Mode, SessionDenied, ValidatorUnavailable, aio
-from trustlayer._calls import _WITHOUT_SIDE_EFFECTS
+from trustlayer._calls import _WITHOUT_SIDE_EFFECTS, Attempts
 from trustlayer.v1 import identity_pb2, session_pb2, trust_token_pb2, types_pb2, validator_pb2
 
 KINDS = ("sync", "asyncio")
@@ -34,6 +35,7 @@ class Asked:
 
     def __init__(self, kind: str, socket: str, **options: Any) -> None:
         self.kind = kind
+        options.setdefault("timeout", 10.0)  # a machine may be busy
         self._sync, self._aio = Client(socket, **options), aio.Client(socket, **options)
         self._runner = asyncio.Runner()
 
@@ -166,7 +168,7 @@ def test_a_client_that_was_closed_says_so(kind: str, socket: str, ada: LoggedIn)
 
 @each_kind
 def test_a_client_outlives_its_sidecar(kind: str, system: System, socket: str, ada: LoggedIn) -> None:
-    with asked(kind, socket, timeout=1.0) as client:
+    with asked(kind, socket) as client:
         client.validate(ada.session_id)
         system.sidecar.stop()
         with pytest.raises(ValidatorUnavailable) as unavailable:
@@ -179,7 +181,7 @@ def test_a_client_outlives_its_sidecar(kind: str, system: System, socket: str, a
                 client.validate(ada.session_id)
                 break
             except ValidatorUnavailable:
-                assert time.monotonic() - back < 1.0
+                assert time.monotonic() - back < 3.0  # a second, and what a busy machine takes
 
 
 def test_streams_are_not_offered(socket: str) -> None:
@@ -255,14 +257,19 @@ def test_a_call_with_side_effects_is_never_made_again(kind: str, run_dir: Path) 
             assert sidecar.calls == calls + 1
 
 
-@each_kind
-def test_nothing_is_waited_for_past_the_deadline(kind: str, run_dir: Path) -> None:
-    with scripted(kind, run_dir, failing(UNAVAILABLE)) as (client, sidecar):
-        before = time.monotonic()
-        with pytest.raises(ValidatorUnavailable):
-            client.validate("sess_1", timeout=0.1)
-        assert sidecar.calls <= 3
-        assert time.monotonic() - before < 0.26
+@pytest.mark.parametrize(("timeout", "delays"), [(10.0, [0.02, 0.06, 0.18]), (0.2, [0.02, 0.06]), (0.01, [])])
+def test_nothing_is_waited_for_past_the_deadline(
+    timeout: float, delays: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("trustlayer._calls.time", SimpleNamespace(monotonic=lambda: now))
+    attempts = Attempts("/trustlayer.v1.ValidatorService/Validate", timeout)
+    waited = []
+    while (delay := attempts.delay_before_next(trustlayer.Failure(UNAVAILABLE))) is not None:
+        waited.append(delay)
+        now += delay
+    assert waited == delays
+    assert now - 1000.0 + attempts.time_left == pytest.approx(timeout)
 
 
 @each_kind
@@ -273,7 +280,7 @@ def test_a_sidecar_that_never_answers_is_unavailable_at_the_default_deadline(kin
         with pytest.raises(ValidatorUnavailable) as unavailable:
             client.validate("sess_1")
         assert unavailable.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert 0.3 <= time.monotonic() - before < 1.5
+        assert time.monotonic() - before >= 0.3
         with pytest.raises(CallFailed) as failed:
             client.call(lambda c: c.sessions.ListSessions(session_pb2.ListSessionsRequest()))
         assert failed.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -286,10 +293,10 @@ def test_the_default_deadlines_are_the_documented_ones(run_dir: Path) -> None:
         left.append(context.time_remaining())
         return b""
 
-    with scripted("sync", run_dir, note) as (client, _):
-        client.call(lambda c: c.validator.GetStatus(validator_pb2.GetStatusRequest()))
-        client.call(lambda c: c.sessions.Login(session_pb2.LoginRequest()))
-    assert left == [pytest.approx(2.0, abs=0.5), pytest.approx(10.0, abs=0.5)]
+    with ScriptedSidecar(note).serving(run_dir / "s.sock") as socket, Client(socket) as client:
+        client.validator.GetStatus(validator_pb2.GetStatusRequest())
+        client.sessions.Login(session_pb2.LoginRequest())
+    assert left == [pytest.approx(2.0, abs=1.0), pytest.approx(10.0, abs=1.0)]
 
 
 def test_who_is_cancelled_gets_asyncios_own_error_and_so_does_the_sidecar(run_dir: Path) -> None:
@@ -309,7 +316,8 @@ def test_who_is_cancelled_gets_asyncios_own_error_and_so_does_the_sidecar(run_di
 
     with sidecar.serving(run_dir / "s.sock") as socket:
         asyncio.run(give_up(socket))
-        wait_until(lambda: sidecar.ended_with == [True, True])
+        wait_until(lambda: len(sidecar.ended_with) == sidecar.calls)
+    assert all(sidecar.ended_with)
 
 
 def test_a_signal_ends_the_wait_with_its_own_error_and_the_call_with_it(run_dir: Path) -> None:
@@ -323,12 +331,20 @@ def test_a_signal_ends_the_wait_with_its_own_error_and_the_call_with_it(run_dir:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with sidecar.serving(run_dir / "s.sock") as socket, Client(socket) as client:
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            main = threading.main_thread().ident
+            assert main is not None
+
+            def interrupt_main() -> None:
+                wait_until(lambda: sidecar.calls == 1)
+                signal.pthread_kill(main, signal.SIGALRM)
+
+            watchdog = threading.Thread(target=interrupt_main)
+            watchdog.start()
             with pytest.raises(Interrupted):
                 client.validate("sess_1", timeout=20)
+            watchdog.join()
             wait_until(lambda: sidecar.ended_with == [True])
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
@@ -452,7 +468,7 @@ def test_many_threads_may_use_one_client(socket: str, ada: LoggedIn) -> None:
     assert failures == []
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -103,6 +103,10 @@ def test_both_clients_work_on_either_side_of_a_fork(forked: dict[str, Any], wher
     assert forked[where] == ada.email
 
 
+def test_a_child_opens_a_channel_of_its_own_and_leaves_its_parents_alone(forked: dict[str, Any]) -> None:
+    assert (forked["child has its own"], forked["parent keeps its own"]) == ("True", True)
+
+
 def test_pools_of_forked_processes_can_ask(forked: dict[str, Any], ada: LoggedIn) -> None:
     assert (forked["pool"], forked["pool is others"], forked["executor"]) == ([ada.email], True, [ada.email])
 

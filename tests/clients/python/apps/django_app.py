@@ -17,7 +17,7 @@ settings.configure(
     SECRET_KEY="only for this test",
     TRUST_LAYER={
         "socket": os.environ["APP_SIDECAR_SOCKET"],
-        "timeout": 1.0,
+        "timeout": 10.0,
         "trusted_proxies": ["127.0.0.9"],
     },
 )

@@ -12,7 +12,7 @@ from trustlayer.v1.types_pb2 import Session
 app = FastAPI()
 app.add_middleware(
     TrustLayerMiddleware,
-    client=aio.Client(os.environ["APP_SIDECAR_SOCKET"], timeout=1.0),
+    client=aio.Client(os.environ["APP_SIDECAR_SOCKET"], timeout=10.0),
     routes={"/public": PUBLIC, "/open/*": PUBLIC, "/maybe": Need(optional=True)},
     trusted_proxies=["127.0.0.9"],
 )

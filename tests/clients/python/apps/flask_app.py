@@ -12,7 +12,7 @@ from trustlayer.wsgi import PUBLIC, Need, TrustLayerMiddleware, requires
 app = Flask(__name__)
 app.wsgi_app = TrustLayerMiddleware(  # type: ignore[method-assign]
     app.wsgi_app,
-    client=Client(os.environ["APP_SIDECAR_SOCKET"], timeout=1.0),
+    client=Client(os.environ["APP_SIDECAR_SOCKET"], timeout=10.0),
     routes={"/public": PUBLIC, "/open/*": PUBLIC, "/maybe": Need(optional=True)},
     trusted_proxies=["127.0.0.9"],
 )

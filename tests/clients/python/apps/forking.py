@@ -12,8 +12,8 @@ from typing import Any
 from trustlayer import Client, aio
 
 asked: dict[str, str] = json.load(sys.stdin)
-client = Client(asked["socket"])
-aio_client = aio.Client(asked["socket"])
+client = Client(asked["socket"], timeout=10.0)
+aio_client = aio.Client(asked["socket"], timeout=10.0)
 
 
 def ask(_: int = 0) -> tuple[int, str]:
@@ -54,11 +54,14 @@ def say(what: str, result: Any) -> None:
 def use_forks() -> None:
     """Use both clients before and after forks, in the parent, a child, and a child of a child."""
     say("parent before", ask()[1])
+    before = client._channel.current()
     say("child", in_fork(lambda: ask()[1]))
+    say("child has its own", in_fork(lambda: (ask(), client._channel.current() is not before)[1]))
     say("child of a child", in_fork(lambda: (ask(), in_fork(lambda: ask()[1]))[1]))
     say("asyncio before", asyncio.run(ask_aio()))
     say("asyncio in a child", in_fork(lambda: asyncio.run(ask_aio())))
     say("parent after", ask()[1])
+    say("parent keeps its own", client._channel.current() is before)
 
 
 def use_pools() -> None:

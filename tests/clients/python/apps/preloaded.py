@@ -12,8 +12,8 @@ from trustlayer import Client, aio
 _SESSION_ID = os.environ["APP_SESSION_ID"]
 _CLIENT_IP = os.environ["APP_CLIENT_IP"]
 
-client = Client(os.environ["APP_SIDECAR_SOCKET"])
-aio_client = aio.Client(os.environ["APP_SIDECAR_SOCKET"])
+client = Client(os.environ["APP_SIDECAR_SOCKET"], timeout=10.0)
+aio_client = aio.Client(os.environ["APP_SIDECAR_SOCKET"], timeout=10.0)
 
 
 def _ask() -> str:
