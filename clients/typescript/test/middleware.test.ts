@@ -35,6 +35,7 @@ const makeExpress: MakeApp = async (options) => {
   );
   app.get("/optional", gate.session({ session: "optional" }), handle);
   app.get("/optional-admin", gate.session({ session: "optional", roles: ["admin"] }), handle);
+  app.get("/optional-not-covered", gate.session({ session: "optional", route: "nowhere" }), handle);
   app.use(gate.session());
   app.get("/me", handle);
   for (const [path, demands] of Object.entries(PER_ROUTE)) {
@@ -61,6 +62,7 @@ const makeFastify: MakeApp = async (options) => {
   }));
   app.get("/optional", { config: { trustlayer: { session: "optional" } } }, handle);
   app.get("/optional-admin", { config: { trustlayer: { session: "optional", roles: ["admin"] } } }, handle);
+  app.get("/optional-not-covered", { config: { trustlayer: { session: "optional", route: "nowhere" } } }, handle);
   app.get("/me", handle);
   for (const [path, demands] of Object.entries(PER_ROUTE)) {
     app.get(path, { config: { trustlayer: demands } }, handle);
@@ -183,6 +185,7 @@ for (const [framework, makeApp] of Object.entries({ Express: makeExpress, Fastif
       assert.deepEqual((await get(app.server, "/optional", ["cookie", "session_id=x"])).body, { handle: null });
       assert.match(String((await get(app.server, "/optional", cookie)).body["handle"]), /^sh_/);
       assert.equal((await get(app.server, "/optional-admin", cookie)).status, 403);
+      assert.equal((await get(app.server, "/optional-not-covered", cookie)).status, 403);
     });
 
     test("a wrong question goes to the app's error handling, and the request does not pass", async () => {
