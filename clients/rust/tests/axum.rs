@@ -9,6 +9,7 @@ use axum::routing::get;
 use pair::Pair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::MutexGuard;
 use trustlayer::layer::{CurrentSession, SessionIdFrom, SessionLayer};
 use trustlayer::{Client, v1::ValidationMode};
 
@@ -98,8 +99,8 @@ impl Answer {
     }
 }
 
-async fn start() -> (Pair, Browser) {
-    let pair = Pair::start(&["--role", "reader"]).await;
+async fn start() -> (MutexGuard<'static, Pair>, Browser) {
+    let pair = pair::take().await;
     let address = serve(&Client::new(pair.socket())).await;
     let session_id = pair.text("session_id");
     (pair, Browser { address, session_id })
@@ -181,7 +182,7 @@ async fn an_optional_session_may_be_nobodys_but_is_never_unknown() {
     let answer = browser.get_with_cookie("/anybody-admin").await;
     assert_eq!(answer.refused(), refusal(403, "ROLE_MISSING"));
 
-    pair.command("stop-sidecar").await;
+    pair.command("stop-sidecar");
     for path in ["/anybody", "/me"] {
         let answer = browser.get_with_cookie(path).await;
         assert_eq!(answer.refused(), refusal(503, "UNAVAILABLE"));
@@ -189,6 +190,7 @@ async fn an_optional_session_may_be_nobodys_but_is_never_unknown() {
         assert!(!answer.body.contains(&browser.session_id));
     }
     assert_eq!(browser.get("/anybody", &[]).await.body, "nobody");
+    pair.command("start-sidecar");
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ mod pair;
 
 use std::path::Path;
 
-use pair::Pair;
 use tokio::process::Command;
 
 const EXAMPLES: [&str; 3] = [
@@ -37,10 +36,10 @@ async fn first(socket: &Path, session_id: &str) -> String {
 
 #[tokio::test]
 async fn the_first_snippet_tells_a_yes_from_a_no_and_from_not_knowing() {
-    let mut pair = Pair::start(&[]).await;
+    let mut pair = pair::take().await;
     let (socket, session_id) = (pair.socket(), pair.text("session_id"));
     assert_eq!(first(&socket, &session_id).await, format!("it is {}\n", pair.text("login")));
     assert!(first(&socket, "nonsense").await.starts_with("log in again: MALFORMED"));
-    pair.command("stop-sidecar").await;
+    pair.command("stop-sidecar");
     assert!(first(&socket, &session_id).await.starts_with("try again later: "));
 }

@@ -1,50 +1,50 @@
 //! Flowless and a sidecar as real processes, by `python -m tools.pair`.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use trustlayer::v1;
 
-const READY: Duration = Duration::from_secs(100);
-const DONE: Duration = Duration::from_secs(60);
-
-/// Both programs; they end when this is dropped, which ends their input.
+/// Both programs; they end with this process, which ends their input.
 pub struct Pair {
     pub facts: Value,
     input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    output: BufReader<ChildStdout>,
     _process: Child,
 }
 
+static SHARED: OnceCell<Mutex<Pair>> = OnceCell::const_new();
+
+/// Have the pair of this process to oneself. Leave both programs running.
+pub async fn take() -> MutexGuard<'static, Pair> {
+    SHARED.get_or_init(async || Mutex::new(Pair::start())).await.lock().await
+}
+
 impl Pair {
-    pub async fn start(arguments: &[&str]) -> Self {
+    fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut process = Command::new(root.join(".venv/bin/python"))
-            .args(["-m", "tools.pair"])
-            .args(arguments)
+            .args(["-m", "tools.pair", "--role", "reader"])
             .current_dir(root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the pair starts");
         let input = process.stdin.take().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-        let line = timeout(READY, output.next_line()).await.expect("in time").unwrap();
-        let facts = serde_json::from_str(&line.expect("a pair that is ready")).unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let facts = answer(&mut output);
         Self { facts, input, output, _process: process }
     }
 
     /// Have something done, such as `stop-sidecar`.
-    pub async fn command(&mut self, command: &str) {
-        self.input.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-        let line = timeout(DONE, self.output.next_line()).await.expect("in time").unwrap().unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["done"], command, "{line}");
+    pub fn command(&mut self, command: &str) {
+        writeln!(self.input, "{command}").unwrap();
+        let answer = answer(&mut self.output);
+        assert_eq!(answer["done"], command, "{answer}");
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -71,4 +71,11 @@ impl Pair {
             ..Default::default()
         }
     }
+}
+
+/// Read a line of JSON. The pair bounds how long it takes for each, and ends its output when it fails.
+fn answer(output: &mut impl BufRead) -> Value {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).expect("an answer of the pair")
 }
