@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.repository import ROOT
 
+WHERE = {"unit": "tests/unit", "race": "tests/faults"}
 FLAKY = """
 from pathlib import Path
 def test_{name}():
@@ -21,7 +22,9 @@ def test_{name}():
 
 def run(directory: Path, **tests: str) -> subprocess.CompletedProcess[str]:
     for name, text in tests.items():
-        (directory / f"test_{name}.py").write_text(text)
+        file = directory / WHERE.get(name, "tests/e2e") / f"test_{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     (directory / "pytest.ini").write_text("[pytest]\n")
     return subprocess.run(
         [sys.executable, "-m", "tools.run_tests", "-q", f"--rootdir={directory}"],
@@ -36,7 +39,7 @@ def run(directory: Path, **tests: str) -> subprocess.CompletedProcess[str]:
 def test_what_passes_alone_does_not_fail_the_run_and_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, flaky=FLAKY.format(name="flaky"), fine="def test_fine(): pass")
     assert done.returncode == 0, done.stdout
-    assert "passed only when nothing else ran:\n  test_flaky.py::test_flaky\n" in done.stdout
+    assert "passed only when nothing else ran:\n  tests/e2e/test_flaky.py::test_flaky\n" in done.stdout
 
 
 def test_what_fails_twice_fails_the_run(tmp_path: Path) -> None:
@@ -46,7 +49,14 @@ def test_what_fails_twice_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_many_failures_are_not_tried_again(tmp_path: Path) -> None:
-    done = run(tmp_path, **{f"f{number}": FLAKY.format(name=f"f{number}") for number in range(9)})
+    done = run(tmp_path, **{f"f{number}": FLAKY.format(name=f"f{number}") for number in range(6)})
+    assert done.returncode == 1
+    assert "once more" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["unit", "race"])
+def test_what_needs_no_turn_or_is_about_races_is_not_tried_again(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, **{name: FLAKY.format(name=name)})
     assert done.returncode == 1
     assert "once more" not in done.stdout
 
