@@ -3,9 +3,9 @@
     grpc.aio.server(interceptors=[AioSessionInterceptor(aio.Client(SOCKET), methods={"/grpc.health.v1.Health/*":
     PUBLIC})])
 
-Methods are called with a session, or not at all; of a stream its beginning is validated. It is `current_session()` in the handler; `None` where a method
-needs none. The session id comes as metadata `authorization: Bearer …`, or as a cookie from browsers that speak
-gRPC-Web.
+Methods are called with a session, or not at all; of a stream its beginning is validated. It is `current_session()` in
+the handler; `None` where a method needs none. The session id comes as a cookie, as from browsers that speak gRPC-Web,
+or as metadata `authorization: Bearer …`.
 """
 
 import contextvars
