@@ -211,6 +211,9 @@ web-pictures: $(INSTALLED) ## draw each page of the example app for its README, 
 
 include $(wildcard clients/*/client.mk)
 
+.PHONY: clients-generate
+clients-generate: proto client-typescript-generate client-go-generate client-rust-generate ## regenerate the code of proto/ in every language that commits it (needs Node.js, Go and cargo)
+
 # CONFORMANCE_ARGS= whatever `python -m clients.conformance --help` lists, for example --only go or --require-all.
 .PHONY: conformance
 conformance: $(INSTALLED) ## build each language's conformance driver and hold all clients to the same cases

@@ -26,11 +26,8 @@ type calls struct {
 func (c *calls) intercept(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
 	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
-	if _, has := ctx.Deadline(); !has {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeoutOf(method))
-		defer cancel()
-	}
+	ctx, cancel := c.bound(ctx, method)
+	defer cancel()
 	for attempt := 0; ; attempt++ {
 		err := invoke(ctx, method, request, reply, conn, options...)
 		if err == nil {
@@ -44,13 +41,17 @@ func (c *calls) intercept(ctx context.Context, method string, request, reply any
 	}
 }
 
-func (c *calls) timeoutOf(method string) time.Duration {
+// bound gives the call its deadline. That of a validation is the shorter one of the caller's and ours: the context of a
+// guarded request has the deadline that its client chose, who must not choose how long a guard waits.
+func (c *calls) bound(ctx context.Context, method string) (context.Context, context.CancelFunc) {
 	switch method {
 	case trustlayerv1.ValidatorService_Validate_FullMethodName, trustlayerv1.ValidatorService_GetStatus_FullMethodName:
-		return c.validateTimeout
-	default:
-		return c.callTimeout
+		return context.WithTimeout(ctx, c.validateTimeout)
 	}
+	if _, has := ctx.Deadline(); has {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.callTimeout)
 }
 
 // wait waits; false when the caller gives up meanwhile, or when the deadline would pass.

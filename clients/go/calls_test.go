@@ -82,9 +82,11 @@ func failure(code codes.Code, text string, details ...protoadapt.MessageV1) erro
 	return made.Err()
 }
 
-func active() *trustlayerv1.ValidateResponse {
+func active() *trustlayerv1.ValidateResponse { return sessionOf("sh_1", &trustlayerv1.User{Id: "u_1"}) }
+
+func sessionOf(handle string, user *trustlayerv1.User) *trustlayerv1.ValidateResponse {
 	return &trustlayerv1.ValidateResponse{Result: &trustlayerv1.ValidateResponse_Session{
-		Session: &trustlayerv1.Session{Handle: "sh_1"},
+		Session: &trustlayerv1.Session{Handle: handle, User: user},
 	}}
 }
 
@@ -160,7 +162,7 @@ func TestALoginIsNeverMadeAgainAndAListIs(t *testing.T) {
 	}
 }
 
-func TestEveryCallHasADeadlineAndTheCallersOwnIsKept(t *testing.T) {
+func TestEveryCallHasADeadlineAndNoCallerGivesAValidationMore(t *testing.T) {
 	server := &scripted{validate: func(int) (*trustlayerv1.ValidateResponse, error) { return active(), nil }}
 	client := server.start(t)
 	client.Validate(t.Context(), &trustlayerv1.ValidateRequest{})
@@ -168,7 +170,13 @@ func TestEveryCallHasADeadlineAndTheCallersOwnIsKept(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	client.Validate(ctx, &trustlayerv1.ValidateRequest{})
-	for i, want := range []time.Duration{trustlayer.DefaultValidateTimeout, trustlayer.DefaultCallTimeout, time.Hour} {
+	client.Sessions().Login(ctx, &trustlayerv1.LoginRequest{})
+	short, end := context.WithTimeout(t.Context(), time.Second)
+	defer end()
+	client.Validate(short, &trustlayerv1.ValidateRequest{})
+	for i, want := range []time.Duration{
+		trustlayer.DefaultValidateTimeout, trustlayer.DefaultCallTimeout, trustlayer.DefaultValidateTimeout, time.Hour, time.Second,
+	} {
 		if got := server.deadlines[i]; got > want || got < want-time.Second {
 			t.Errorf("call %d had %v, not %v", i, got, want)
 		}
@@ -181,6 +189,10 @@ func TestWhatIsNoYesOfANewerSidecarIsNoYes(t *testing.T) {
 		want   error
 	}{
 		"neither a session nor a denial": {&trustlayerv1.ValidateResponse{}, trustlayer.ErrUnavailable},
+		"an empty session":               {sessionOf("", nil), trustlayer.ErrUnavailable},
+		"a session without a handle":     {sessionOf("", &trustlayerv1.User{Id: "u_1"}), trustlayer.ErrUnavailable},
+		"a session without a user":       {sessionOf("sh_1", nil), trustlayer.ErrUnavailable},
+		"a session of a user without id": {sessionOf("sh_1", &trustlayerv1.User{Name: "Ada"}), trustlayer.ErrUnavailable},
 		"a reason that nobody knows yet": {&trustlayerv1.ValidateResponse{Result: &trustlayerv1.ValidateResponse_Denial{
 			Denial: &trustlayerv1.Denial{Reason: 4711},
 		}}, trustlayer.ErrDenied},
@@ -198,7 +210,9 @@ func TestWhatIsNoYesOfANewerSidecarIsNoYes(t *testing.T) {
 }
 
 func TestAnyOtherFailureOfAValidationIsUnavailableAndNotMadeAgain(t *testing.T) {
-	for _, code := range []codes.Code{codes.Internal, codes.Unimplemented, codes.PermissionDenied, codes.Unknown, codes.Canceled} {
+	for _, code := range []codes.Code{
+		codes.Internal, codes.Unimplemented, codes.PermissionDenied, codes.Unknown, codes.Canceled, codes.InvalidArgument,
+	} {
 		server := &scripted{validate: func(int) (*trustlayerv1.ValidateResponse, error) { return nil, status.Error(code, "no") }}
 		_, err := server.start(t).Validate(t.Context(), &trustlayerv1.ValidateRequest{})
 		unavailable, is := errors.AsType[*trustlayer.UnavailableError](err)

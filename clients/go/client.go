@@ -26,7 +26,7 @@ import (
 const Version = "0.1.0"
 
 const (
-	// DefaultValidateTimeout bounds Validate and GetStatus where the caller's context has no deadline.
+	// DefaultValidateTimeout bounds Validate and GetStatus, also where the caller's context has more time.
 	DefaultValidateTimeout = 2 * time.Second
 	// DefaultCallTimeout bounds every other call where the caller's context has no deadline.
 	DefaultCallTimeout = 10 * time.Second
@@ -53,7 +53,7 @@ type Client struct {
 // Option changes a default of New.
 type Option func(*calls)
 
-// WithValidateTimeout bounds Validate and GetStatus where the caller's context has no deadline. It must be positive.
+// WithValidateTimeout bounds Validate and GetStatus, also where the caller's context has more time. It must be positive.
 func WithValidateTimeout(timeout time.Duration) Option {
 	return func(c *calls) { c.validateTimeout = timeout }
 }
@@ -144,6 +144,9 @@ func (c *Client) Validate(ctx context.Context, question *trustlayerv1.ValidateRe
 	}
 	switch result := answer.GetResult().(type) {
 	case *trustlayerv1.ValidateResponse_Session:
+		if result.Session.GetHandle() == "" || result.Session.GetUser().GetId() == "" {
+			return nil, &UnavailableError{Failure{Code: codes.Unknown, Message: "the answer holds a session of nobody"}}
+		}
 		return &Answer{Session: result.Session, Freshness: answer.GetFreshness()}, nil
 	case *trustlayerv1.ValidateResponse_Denial:
 		return nil, &DeniedError{
@@ -158,7 +161,9 @@ func (c *Client) Validate(ctx context.Context, question *trustlayerv1.ValidateRe
 
 // cannotKnow makes of any failed validation that is no fault of the question an *UnavailableError.
 func cannotKnow(err error) error {
-	if failed, ok := errors.AsType[*CallError](err); ok && failed.Code != codes.InvalidArgument {
+	failed, is := errors.AsType[*CallError](err)
+	// Without a reason of ours it was no sidecar that found the question wrong.
+	if is && (failed.Code != codes.InvalidArgument || failed.Reason == "") {
 		return &UnavailableError{failed.Failure}
 	}
 	return err

@@ -1,10 +1,11 @@
 // @ts-check
 /** The app: what it serves, and to whom. */
 import { randomBytes } from "node:crypto";
-import { CallFailed, Code, RevokeWait, ValidationMode } from "@trustlayer/client";
+import { CallFailed, RevokeWait, TrustLayerError, ValidationMode } from "@trustlayer/client";
 import { expressGate } from "@trustlayer/client/express";
 import express from "express";
 import { refuseOtherSites } from "./csrf.js";
+import { answerError, CHALLENGE, showRefusal } from "./errors.js";
 import { adminPage, devicesPage, errorPage, loginPage } from "./pages.js";
 
 /** `__Host-`: over TLS only (or on localhost), for this host only, and no other site of the domain can set one. */
@@ -35,6 +36,7 @@ export function makeApp({ client, origin, trustedProxies }) {
     trustedProxies,
     sessionIdFrom: [`cookie:${SESSION_COOKIE}`],
     deviceFingerprintFrom: `cookie:${DEVICE_COOKIE}`,
+    onRefused: showRefusal,
   });
   const app = express();
   app.disable("x-powered-by");
@@ -49,12 +51,12 @@ export function makeApp({ client, origin, trustedProxies }) {
   app.get("/", gate.session({ session: "optional" }), async (request, response) => {
     const session = request.trustlayer?.session;
     if (session?.user === undefined) {
-      response.status(401).send(loginPage());
+      response.status(401).set(CHALLENGE).send(loginPage());
       return;
     }
-    if (session.rotationDue) {
-      const sessionId = gate.sessionIdOf(request) ?? "";
-      response.cookie(SESSION_COOKIE, (await client.sessions.rotateSession({ sessionId })).sessionId, COOKIE);
+    const newId = session.rotationDue ? await rotated(client, gate.sessionIdOf(request) ?? "") : "";
+    if (newId !== "") {
+      response.cookie(SESSION_COOKIE, newId, COOKIE);
     }
     const { sessions } = await client.sessions.listSessions({ userId: session.user.id, pageSize: MAX_DEVICES });
     response.send(devicesPage(session, session.user, sessions));
@@ -67,20 +69,32 @@ export function makeApp({ client, origin, trustedProxies }) {
     // A list of devices is for people: the first words of the browser's name will do.
     const deviceName = found.userAgent.slice(0, 100);
     const credentials = { login: String(login), password: String(password) };
-    const { sessionId } = await client.sessions.login({ ...credentials, context, deviceName });
+    const sessionId = await loggedIn(client, { ...credentials, context, deviceName });
+    if (sessionId === "") {
+      response.status(401).set(CHALLENGE).send(loginPage("Unknown name, or wrong password."));
+      return;
+    }
+    await ended(client, gate.sessionIdOf(request)).catch((error) => {
+      // It ends by itself. Who has just logged in should not hear of it.
+      if (!(error instanceof TrustLayerError)) {
+        throw error;
+      }
+      console.error(`the session that this browser had before could not be ended: ${error.message}`);
+    });
     response.cookie(SESSION_COOKIE, sessionId, COOKIE);
     response.cookie(DEVICE_COOKIE, context.deviceFingerprint, { ...COOKIE, maxAge: DEVICE_MS });
     response.redirect(303, "/");
   });
 
-  // From here on nobody passes without a session.
-  app.use(gate.session());
-
+  // Who is denied (another address, say) or unknown for now can log out all the same.
   app.post("/logout", async (request, response) => {
-    await client.sessions.logout({ sessionId: gate.sessionIdOf(request) ?? "" });
+    await ended(client, gate.sessionIdOf(request));
     response.clearCookie(SESSION_COOKIE, COOKIE);
     response.redirect(303, "/");
   });
+
+  // From here on nobody passes without a session.
+  app.use(gate.session());
 
   app.post("/logout-everywhere-else", async (request, response) => {
     const session = request.trustlayer?.session;
@@ -104,23 +118,58 @@ export function makeApp({ client, origin, trustedProxies }) {
   return app;
 }
 
-/** @type {import("express").ErrorRequestHandler} */
-const answerError = (error, _request, response, _next) => {
-  if (!(error instanceof CallFailed)) {
-    // The request's own fault (a body that is too large), or the app's: what to log, and nothing to show.
-    const status = error?.statusCode >= 400 && error?.statusCode < 500 ? error.statusCode : 500;
-    if (status === 500) {
-      console.error(error);
+/**
+ * Log in; gives the new session id, or nothing for a name or password that is none.
+ *
+ * @param {import("@trustlayer/client").TrustLayerClient} client
+ * @param {Parameters<import("@trustlayer/client").TrustLayerClient["sessions"]["login"]>[0]} credentials
+ */
+async function loggedIn(client, credentials) {
+  try {
+    return (await client.sessions.login(credentials)).sessionId;
+  } catch (error) {
+    const isWrong = error instanceof CallFailed && error.reason === "INVALID_FIELD";
+    const isAboutTheForm = isWrong && error.fields.every((field) => field === "login" || field === "password");
+    if (isAboutTheForm || (error instanceof CallFailed && error.reason === "LOGIN_REFUSED")) {
+      return "";
     }
-    response.status(status).send(errorPage("That did not work."));
-  } else if (error.reason === "LOGIN_REFUSED" || error.reason === "INVALID_FIELD") {
-    response.status(401).send(loginPage("Unknown name, or wrong password."));
-  } else {
-    const tooMany = error.code === Code.RESOURCE_EXHAUSTED;
-    console.error(`${error.reason || Code[error.code]}: ${error.message} (${error.requestId})`);
-    response.set("retry-after", String(Math.max(1, Math.ceil((error.retryAfterMs ?? 1000) / 1000))));
-    response
-      .status(tooMany ? 429 : 503)
-      .send(errorPage(tooMany ? "Too many attempts. Wait a little." : "Not now. Try again in a moment."));
+    throw error;
   }
-};
+}
+
+/**
+ * Give the session a new id, since the roles of its user have changed; nothing when another tab was first.
+ *
+ * @param {import("@trustlayer/client").TrustLayerClient} client
+ * @param {string} sessionId
+ */
+async function rotated(client, sessionId) {
+  try {
+    return (await client.sessions.rotateSession({ sessionId })).sessionId;
+  } catch (error) {
+    if (error instanceof CallFailed && error.reason === "SESSION_NOT_ACTIVE") {
+      return "";
+    }
+    throw error;
+  }
+}
+
+/**
+ * End a session, if this is one.
+ *
+ * @param {import("@trustlayer/client").TrustLayerClient} client
+ * @param {string | undefined} sessionId
+ */
+async function ended(client, sessionId) {
+  if (!sessionId) {
+    return;
+  }
+  try {
+    await client.sessions.logout({ sessionId });
+  } catch (error) {
+    // What is no session id names no session.
+    if (!(error instanceof CallFailed && error.reason === "INVALID_FIELD")) {
+      throw error;
+    }
+  }
+}

@@ -5,7 +5,7 @@ import { TrustLayerClient } from "@trustlayer/client";
 import { makeApp } from "./app.js";
 
 const {
-  TRUSTLAYER_SOCKET: socket = "/run/trustlayer/sidecar.sock",
+  TRUSTLAYER_SOCKET: socket = "/run/bridge-sidecar/bridge.sock",
   PORT = "8000",
   ORIGIN = `http://localhost:${PORT}`,
   TRUSTED_PROXIES = "",

@@ -37,12 +37,26 @@ func newApp(client *trustlayer.Client, proxies []netip.Prefix) (http.Handler, er
 	mux.HandleFunc("GET /login", anybody, a.showLogin)
 	mux.HandleFunc("POST /login", anybody, a.logIn)
 	mux.HandleFunc("GET /{$}", user, a.showDevices)
-	mux.HandleFunc("POST /logout", user, a.logOut)
+	// Who is denied, or cannot be known, may leave all the same.
+	mux.HandleFunc("POST /logout", anybody, a.logOut)
 	mux.HandleFunc("POST /logout-elsewhere", user, a.logOutElsewhere)
 	mux.HandleFunc("GET /admin", admin, a.showAdmin)
 	// No page of another site changes anything: http.CrossOriginProtection goes by Sec-Fetch-Site and Origin, which
 	// browsers send and pages cannot forge. SameSite cookies are the second lock on that door.
-	return http.NewCrossOriginProtection().Handler(withHeaders(withDevice(mux))), nil
+	return withOrigin(http.NewCrossOriginProtection().Handler(withHeaders(withDevice(mux)))), nil
+}
+
+// withOrigin refuses forms that say nothing of where they come from. http.CrossOriginProtection lets them pass for the
+// sake of programs, which have no use for these pages.
+func withOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+		if !reads && r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
+			http.Error(w, "a form that does not say which site it is of", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // withHeaders keeps pages out of caches and frames, and lets them load nothing.

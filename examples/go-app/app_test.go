@@ -94,7 +94,9 @@ func (b *browser) send(method, path string, form url.Values, site string) page {
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.Header.Set("User-Agent", b.agent)
-	request.Header.Set("Sec-Fetch-Site", site)
+	if site != "" {
+		request.Header.Set("Sec-Fetch-Site", site)
+	}
 	for _, cookie := range b.cookies {
 		request.AddCookie(cookie)
 	}
@@ -125,9 +127,14 @@ func (b *browser) logIn(login, password string) page {
 	return b.post("/login", url.Values{"login": {login}, "password": {password}})
 }
 
+// is compares a page with what it holds, a redirect with where it leads.
 func (p page) is(t *testing.T, status int, holds string) {
 	t.Helper()
-	if p.status != status || !strings.Contains(p.location+p.text, holds) {
+	good := strings.Contains(p.text, holds)
+	if status == http.StatusSeeOther {
+		good = p.location == holds
+	}
+	if p.status != status || !good {
 		t.Errorf("got %d %s %s, not %d with %q", p.status, p.location, p.text, status, holds)
 	}
 }
@@ -182,13 +189,46 @@ func TestAnotherSitesFormChangesNothing(t *testing.T) {
 	victim := newBrowser(t, "victim's")
 	victim.logIn(pair.Login, pair.Password).is(t, http.StatusSeeOther, "/")
 	for _, path := range []string{"/logout", "/logout-elsewhere", "/login"} {
-		for _, site := range []string{"cross-site", "same-site"} {
+		for _, site := range []string{"cross-site", "same-site", ""} {
 			if got := victim.send(http.MethodPost, path, nil, site); got.status != http.StatusForbidden {
-				t.Errorf("%s from %s: got %d", path, site, got.status)
+				t.Errorf("%s from %q: got %d", path, site, got.status)
 			}
 		}
 	}
 	victim.get("/").is(t, http.StatusOK, "victim")
+}
+
+func TestWhoeverIsDeniedLogsOutAllTheSame(t *testing.T) {
+	b := newBrowser(t, "moved")
+	b.logIn(pair.Login, pair.Password).is(t, http.StatusSeeOther, "/")
+	for _, sent := range []string{b.cookies[sessionCookie].Value, "sess_x", ""} {
+		b.cookies[sessionCookie] = &http.Cookie{Name: sessionCookie, Value: sent}
+		b.post("/logout", nil).is(t, http.StatusSeeOther, "/login")
+		if b.cookies[sessionCookie] != nil {
+			t.Errorf("%.4q outlives the logout", sent)
+		}
+		b.post("/logout", nil).is(t, http.StatusSeeOther, "/login")
+	}
+
+	b.logIn(pair.Login, pair.Password).is(t, http.StatusSeeOther, "/")
+	ended := *b.cookies[sessionCookie]
+	b.post("/logout", nil).is(t, http.StatusSeeOther, "/login")
+	b.cookies[sessionCookie] = &ended
+	b.get("/").is(t, http.StatusSeeOther, "/login")
+	b.post("/logout", nil).is(t, http.StatusSeeOther, "/login")
+	if b.cookies[sessionCookie] != nil {
+		t.Error("the cookie of a session that has ended stays")
+	}
+}
+
+func TestWhoLogsInAgainLeavesNoSessionBehind(t *testing.T) {
+	b := newBrowser(t, "again")
+	b.logIn(pair.Login, pair.Password).is(t, http.StatusSeeOther, "/")
+	before := *b.cookies[sessionCookie]
+	b.logIn(pair.OtherLogin, pair.Password).is(t, http.StatusSeeOther, "/")
+	b.get("/").is(t, http.StatusOK, "Logged in as Grace.")
+	b.cookies[sessionCookie] = &before
+	b.get("/").is(t, http.StatusSeeOther, "/login")
 }
 
 func TestAWrongPasswordSaysNotWhatIsWrong(t *testing.T) {
@@ -207,6 +247,7 @@ func TestASidecarThatIsAwayLogsNobodyOut(t *testing.T) {
 	pair.MustDo(t, "stop-sidecar")
 	b.get("/").is(t, http.StatusServiceUnavailable, "Try again")
 	b.logIn(pair.Login, pair.Password).is(t, http.StatusServiceUnavailable, "Try again")
+	b.post("/logout", nil).is(t, http.StatusServiceUnavailable, "Try again")
 	pair.MustDo(t, "start-sidecar")
 	back := time.Now()
 	for b.get("/").status != http.StatusOK {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log"
 	"net/http"
 
 	trustlayer "trustlayer/clients/go"
@@ -37,6 +38,9 @@ func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setCookie(w, sessionCookie, answer.GetSessionId(), 0)
+	if err := a.endSentSession(r); err != nil {
+		log.Println("the session that this browser had before goes on until it expires:", err)
+	}
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
@@ -46,17 +50,27 @@ func deviceName(r *http.Request) string {
 	return string(name[:min(len(name), 60)])
 }
 
-// logOut ends this session.
+// logOut ends this session, and only then has the browser forget it: while the sidecar is away nobody is told that they
+// are out.
 func (a *app) logOut(w http.ResponseWriter, r *http.Request) {
-	// The guard let the request pass, so the cookie is there.
-	session, err := r.Cookie(sessionCookie)
-	if err == nil {
-		_, err = a.client.Sessions().Logout(r.Context(), &trustlayerv1.LogoutRequest{SessionId: session.Value})
-	}
-	if err != nil {
+	if err := a.endSentSession(r); err != nil {
 		showFailure(w, err)
 		return
 	}
 	endSession(w)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
+}
+
+// endSentSession ends the session whose id the browser sent, if it sent one. No guard has looked at it, and it need not
+// be active.
+func (a *app) endSentSession(r *http.Request) error {
+	sent, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return nil // only http.ErrNoCookie
+	}
+	_, err = a.client.Sessions().Logout(r.Context(), &trustlayerv1.LogoutRequest{SessionId: sent.Value})
+	if failed, is := errors.AsType[*trustlayer.CallError](err); is && failed.Reason == "INVALID_FIELD" {
+		return nil // what is no session id names no session
+	}
+	return err
 }

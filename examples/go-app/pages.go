@@ -40,6 +40,8 @@ func showRefusal(w http.ResponseWriter, r *http.Request, refusal *guard.Refusal)
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 	case codes.PermissionDenied:
 		show(w, http.StatusForbidden, "message", "This page is not for you.")
+	case codes.Internal:
+		showMistake(w)
 	default:
 		showUnavailable(w)
 	}
@@ -52,6 +54,10 @@ func showFailure(w http.ResponseWriter, err error) {
 		showUnavailable(w)
 		return
 	}
+	showMistake(w)
+}
+
+func showMistake(w http.ResponseWriter) {
 	show(w, http.StatusInternalServerError, "message", "Something went wrong here.")
 }
 

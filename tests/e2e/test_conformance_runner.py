@@ -22,6 +22,8 @@ FOUND = [
     (Wrong.ACTIVE_FOR_A_DENIAL, "a session id that nobody was given is unknown", "expected denied, got active"),
     (Wrong.ACTIVE_FOR_A_DENIAL, "a reason that the client does not know is a denial", "expected denied, got active"),
     (Wrong.ACTIVE_FOR_NEITHER, "an answer that is neither a session nor a denial is unavailable", "got active"),
+    (Wrong.ACTIVE_FOR_NOBODY, "a session of nobody is unavailable", "expected unavailable, got active"),
+    (Wrong.FAILURE_OF_OTHERS, "a wrong question that no sidecar speaks of is unavailable", "got failure"),
     (Wrong.DENIED_FOR_UNAVAILABLE, "an answer of ours that says unavailable is not made again", "got denied"),
     (Wrong.SWALLOWS_ERRORS, "a user who is not there is not found", "expected failure, got response"),
     (Wrong.SWALLOWS_ERRORS, "a validation is made four times at most", "expected unavailable, got active"),

@@ -2,6 +2,7 @@
 
 import re
 import time
+import tomllib
 from collections.abc import Iterator
 from html import unescape
 from http.cookies import SimpleCookie
@@ -234,8 +235,7 @@ def test_logging_out_ends_the_session_and_takes_the_cookie_but_not_the_device(we
     assert browser.get("/devices").headers["location"] == "/login?next=/devices"
 
 
-def _administrator(web: Web) -> str:
-    email = "admin@example.org"
+def _administrator(web: Web, email: str = "admin@example.org") -> str:
     web.system.app.register(email, roles=("admin",))
     return email
 
@@ -276,6 +276,59 @@ def test_a_trusted_proxy_says_whose_the_last_address_before_it_is(web: Web, emai
         assert "198.51.100.7" in browser.get("/devices", x_forwarded_for="198.51.100.7").text
         moved = browser.get("/devices", x_forwarded_for="198.51.100.7, 198.51.100.8")
     assert (moved.status_code, "Your address has changed" in _text(moved)) == (401, True)
+
+
+@pytest.mark.parametrize(
+    "forwarded",
+    ["127.66.66.66, 127.0.0.7", "127.66.66.66", "198.51.100.7, unknown", "unknown", "198.51.100.7, localhost", ""],
+)
+def test_where_the_proxies_lead_to_nobody_there_is_no_address_and_no_session(
+    web: Web, email: str, run_dir: Path, forwarded: str
+) -> None:
+    with WebAppProcess(directory=run_dir, sidecar=web.system.sidecar, trusted_proxies="127.0.0.0/8, ::1") as app:
+        browser = Browser(origin=app.origin, http=web.http, user_agent=AGENT)
+        browser.get("/login")
+        browser.post("/login", {"login": email, "password": PASSWORD}, x_forwarded_for="198.51.100.7")
+        assert browser.get("/devices", x_forwarded_for="6.6.6.6, 198.51.100.7:4711").status_code == 200
+        lost = browser.get("/devices", x_forwarded_for=forwarded)
+        browser.get("/login")
+        browser.post("/login", {"login": email, "password": PASSWORD}, x_forwarded_for=forwarded)
+        unbound = browser.get("/devices", x_forwarded_for=forwarded)
+    assert (lost.status_code, unbound.status_code) == (401, 401)
+
+
+def test_a_second_session_cookie_is_no_session_id_whichever_stands_first(web: Web, email: str) -> None:
+    browser = web.logged_in(email)
+    ours, other = f"{SESSION}={browser.cookies[SESSION]}", f"{SESSION}={'A' * 43}"
+    for pair in ((ours, other), (other, ours)):
+        answer = web.http.get(f"{web.origin}/devices", headers={"user-agent": AGENT, "cookie": "; ".join(pair)})
+        assert answer.status_code == 401
+    assert browser.get("/devices").status_code == 200
+
+
+def test_a_user_agent_that_is_too_long_to_be_compared_counts_as_not_sent(web: Web) -> None:
+    long = "x" * 1_025
+    browser = web.logged_in(_administrator(web, "long@example.org"), user_agent=long)
+    assert browser.get("/devices").status_code == 200
+    assert browser.get("/admin").status_code == 401
+
+
+async def test_a_route_that_asks_for_nothing_needs_a_session(web: Web, email: str) -> None:
+    app = create_app(Settings(socket=str(web.system.sidecar.socket), origin="http://localhost"))
+    app.add_api_route("/forgotten", lambda: "secret")
+    person = web.logged_in(email).cookies[SESSION]
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
+        nobody, stranger, answer = [
+            await client.get("/forgotten", headers={"user-agent": AGENT} | cookie)
+            for cookie in ({}, {"cookie": f"{SESSION}={'A' * 43}"}, {"cookie": f"{SESSION}={person}"})
+        ]
+    assert (nobody.status_code, stranger.status_code) == (303, 401)
+    assert "secret" not in nobody.text + stranger.text
+    assert (answer.status_code, answer.text) == (200, '"secret"')
 
 
 def test_a_change_of_roles_gives_the_browser_a_new_session_id(web: Web) -> None:
@@ -346,7 +399,7 @@ def test_whatever_is_sent_as_a_session_id_is_no_login(web: Web, sent: str) -> No
     browser = web.browser()
     browser.cookies[SESSION] = sent
     answer = browser.get("/devices")
-    assert answer.status_code == (401 if sent else 303)
+    assert answer.status_code == 401
 
 
 def test_every_answer_carries_its_headers_and_no_page_may_be_kept(web: Web, email: str) -> None:
@@ -436,3 +489,16 @@ def test_the_example_uses_nothing_of_the_programs_but_their_client() -> None:
 def test_an_origin_whose_cookies_would_not_be_safe_ends_the_start(origin: str) -> None:
     with pytest.raises(SettingsError, match="APP_ORIGIN"):
         Settings.from_environment({"TRUSTLAYER_SOCKET": "/run/x", "APP_ORIGIN": origin})
+
+
+@pytest.mark.parametrize("proxies", ["*", "0.0.0.0/0", "10.0.0.1/8", "10.0.0.300", "proxy.example", "10.0.0.1,", ","])
+def test_a_proxy_that_is_no_address_and_no_network_ends_the_start(proxies: str) -> None:
+    needed = {"TRUSTLAYER_SOCKET": "/run/x", "APP_ORIGIN": "http://localhost:8000"}
+    with pytest.raises(SettingsError, match="APP_TRUSTED_PROXIES"):
+        Settings.from_environment(needed | {"APP_TRUSTED_PROXIES": proxies})
+
+
+def test_who_installs_the_example_alone_gets_nobody_elses_client() -> None:
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"]
+    assert not [text for text in project["dependencies"] if text.startswith("trustlayer")]

@@ -1,4 +1,4 @@
-"""Today's client in front of the pair of the version before: the conformance cases that a real pair answers."""
+"""Today's Python client in front of the pair of the version before: the cases that a real pair answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def previous_pair(module_dir: Path) -> Iterator[World]:
         yield world
 
 
-def test_todays_client_does_with_the_pair_of_the_version_before_what_it_does_with_todays(
+def test_todays_python_client_does_with_the_pair_of_the_version_before_what_it_does_with_todays(
     previous_pair: World, tmp_path: Path
 ) -> None:
     entry = next(driver for driver in read_drivers() if driver.name == "python-sync")

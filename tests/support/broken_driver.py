@@ -39,6 +39,8 @@ class Wrong(StrEnum):
     NOTHING = "nothing"
     ACTIVE_FOR_A_DENIAL = "active-for-a-denial"
     ACTIVE_FOR_NEITHER = "active-for-neither"
+    ACTIVE_FOR_NOBODY = "active-for-nobody"
+    FAILURE_OF_OTHERS = "failure-of-others"
     DENIED_FOR_UNAVAILABLE = "denied-for-unavailable"
     SWALLOWS_ERRORS = "swallows-errors"
     RETRIES_LOGIN = "retries-login"
@@ -137,6 +139,8 @@ def _take(packed: Any, failure: Failure) -> None:
 def validated(response: validator_pb2.ValidateResponse, wrong: Wrong) -> DriverResponse:
     """Turn an answer to Validate into what a client makes of it."""
     which = response.WhichOneof("result")
+    if which == "session" and wrong is not Wrong.ACTIVE_FOR_NOBODY and not _is_somebodys(response.session):
+        return DriverResponse(unavailable=Failure(code=2, message="the answer holds a session of nobody"))
     if which == "session" or (wrong is Wrong.ACTIVE_FOR_A_DENIAL and which == "denial"):
         return DriverResponse(active=Active(session=response.session, freshness=response.freshness))
     if which == "denial":
@@ -147,6 +151,10 @@ def validated(response: validator_pb2.ValidateResponse, wrong: Wrong) -> DriverR
     return DriverResponse(unavailable=Failure(code=13, message="neither a session nor a denial"))
 
 
+def _is_somebodys(session: types_pb2.Session) -> bool:
+    return bool(session.handle and session.user.id)
+
+
 def _failed(asked: DriverRequest, error: grpc.RpcError, wrong: Wrong) -> DriverResponse:
     failure = _failure(error)
     if wrong is Wrong.SWALLOWS_ERRORS:
@@ -155,7 +163,8 @@ def _failed(asked: DriverRequest, error: grpc.RpcError, wrong: Wrong) -> DriverR
         failure.message += f" for {asked.validate.session_id}"
     if wrong is Wrong.FORGETS_FIELDS:
         del failure.fields[:]
-    if asked.HasField("validate") and failure.reason != "INVALID_FIELD":
+    is_wrong = failure.reason == "INVALID_FIELD" or (wrong is Wrong.FAILURE_OF_OTHERS and failure.code == 3)
+    if asked.HasField("validate") and not is_wrong:
         if wrong is Wrong.DENIED_FOR_UNAVAILABLE:
             return DriverResponse(denied=Denied(reason=2, message=failure.message))
         return DriverResponse(unavailable=failure)

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	trustlayer "trustlayer/clients/go"
@@ -20,24 +19,40 @@ import (
 // needs a session in the sidecar's default mode; so do health checks and reflection, unless they are named here.
 type Policies map[string]Policy
 
-// UnaryInterceptor refuses unary calls that do not pass, before their handler is called.
+func (p Policies) must() {
+	for _, policy := range p {
+		policy.must()
+	}
+}
+
+// reasonTrailer is the trailing metadata with the reason of a refusal. It is no ErrorInfo of the Trust Layer: the app
+// refuses, and its callers may be clients of a sidecar themselves.
+const reasonTrailer = "trustlayer-reason"
+
+// UnaryInterceptor refuses unary calls that do not pass, before their handler is called. Like StreamInterceptor it
+// panics at a policy that is never meant, as HTTP does.
 func (g *Guard) UnaryInterceptor(policies Policies) grpc.UnaryServerInterceptor {
+	policies.must()
 	return func(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		ctx, err := g.enter(ctx, policies[info.FullMethod])
-		if err != nil {
-			return nil, err
+		entered, refusal := g.enter(ctx, policies[info.FullMethod])
+		if refusal != nil {
+			// It fails only outside of a call; without a trailer the call is refused all the same.
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(reasonTrailer, refusal.Reason))
+			return nil, statusOf(refusal)
 		}
-		return handler(ctx, message)
+		return handler(entered, message)
 	}
 }
 
 // StreamInterceptor refuses streams that do not pass. It looks once, when the stream begins: a session that is revoked
 // later does not end it.
 func (g *Guard) StreamInterceptor(policies Policies) grpc.StreamServerInterceptor {
+	policies.must()
 	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		ctx, err := g.enter(stream.Context(), policies[info.FullMethod])
-		if err != nil {
-			return err
+		ctx, refusal := g.enter(stream.Context(), policies[info.FullMethod])
+		if refusal != nil {
+			stream.SetTrailer(metadata.Pairs(reasonTrailer, refusal.Reason))
+			return statusOf(refusal)
 		}
 		return handler(server, &streamWithContext{stream, ctx})
 	}
@@ -50,10 +65,10 @@ type streamWithContext struct {
 
 func (s *streamWithContext) Context() context.Context { return s.ctx }
 
-func (g *Guard) enter(ctx context.Context, policy Policy) (context.Context, error) {
+func (g *Guard) enter(ctx context.Context, policy Policy) (context.Context, *Refusal) {
 	session, refusal := g.decide(ctx, grpcRequest(ctx), policy)
 	if refusal != nil {
-		return nil, statusOf(refusal)
+		return nil, refusal
 	}
 	if session != nil {
 		ctx = trustlayer.NewContext(ctx, session)
@@ -71,13 +86,12 @@ func grpcRequest(ctx context.Context) request {
 }
 
 func statusOf(refusal *Refusal) error {
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: refusal.Reason, Domain: trustlayer.Domain}}
-	if refusal.Code == codes.Unavailable {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(refusal.RetryAfter)})
-	}
 	said := status.New(refusal.Code, refusal.Message)
-	if detailed, err := said.WithDetails(details...); err == nil {
-		said = detailed
+	if refusal.Code == codes.Unavailable {
+		later := &errdetails.RetryInfo{RetryDelay: durationpb.New(refusal.RetryAfter)}
+		if detailed, err := said.WithDetails(later); err == nil {
+			said = detailed
+		}
 	}
 	return said.Err()
 }

@@ -3,6 +3,7 @@ package guard_test
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -56,27 +57,32 @@ func dial(t *testing.T, policies guard.Policies) healthv1.HealthClient {
 }
 
 func check(ctx context.Context, server healthv1.HealthClient, sent ...string) (codes.Code, string) {
-	_, err := server.Check(metadata.AppendToOutgoingContext(ctx, sent...), &healthv1.HealthCheckRequest{})
-	return codeAndReason(err)
+	var trailer metadata.MD
+	_, err := server.Check(metadata.AppendToOutgoingContext(ctx, sent...), &healthv1.HealthCheckRequest{}, grpc.Trailer(&trailer))
+	return codeAndReason(err, trailer)
 }
 
 func watch(ctx context.Context, server healthv1.HealthClient, sent ...string) (codes.Code, string) {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, sent...))
 	defer cancel()
 	stream, err := server.Watch(ctx, &healthv1.HealthCheckRequest{})
-	if err == nil {
-		_, err = stream.Recv()
+	if err != nil {
+		return status.Code(err), ""
 	}
-	return codeAndReason(err)
+	if _, err = stream.Recv(); err == nil {
+		return codes.OK, ""
+	}
+	return codeAndReason(err, stream.Trailer())
 }
 
-func codeAndReason(err error) (codes.Code, string) {
+// codeAndReason finds no reason where the error could be taken for one that a sidecar says.
+func codeAndReason(err error, trailer metadata.MD) (codes.Code, string) {
 	for _, detail := range status.Convert(err).Details() {
-		if info, is := detail.(*errdetails.ErrorInfo); is {
-			return status.Code(err), info.GetReason()
+		if _, is := detail.(*errdetails.ErrorInfo); is {
+			return status.Code(err), "an ErrorInfo"
 		}
 	}
-	return status.Code(err), ""
+	return status.Code(err), strings.Join(trailer.Get("trustlayer-reason"), " and ")
 }
 
 func TestAGrpcServerLetsSessionsPassAndNothingElse(t *testing.T) {
@@ -96,6 +102,11 @@ func TestAGrpcServerLetsSessionsPassAndNothingElse(t *testing.T) {
 		policy := guard.Policy{Roles: []string{"admin"}}
 		admins := dial(t, guard.Policies{"/grpc.health.v1.Health/Check": policy, "/grpc.health.v1.Health/Watch": policy})
 		if code, reason := call(t.Context(), admins, "authorization", "Bearer "+pair.SessionID); code != codes.PermissionDenied || reason != "ROLE_MISSING" {
+			t.Errorf("%s: got %v %s", name, code, reason)
+		}
+		policy = guard.Policy{Route: strings.Repeat("x", 200)}
+		wrong := dial(t, guard.Policies{"/grpc.health.v1.Health/Check": policy, "/grpc.health.v1.Health/Watch": policy})
+		if code, reason := call(t.Context(), wrong, "authorization", "Bearer "+pair.SessionID); code != codes.Internal || reason != "INTERNAL" {
 			t.Errorf("%s: got %v %s", name, code, reason)
 		}
 		policy = guard.Policy{Session: guard.None}

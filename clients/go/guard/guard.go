@@ -7,6 +7,7 @@ package guard
 import (
 	"context"
 	"errors"
+	"log"
 	"net/netip"
 
 	"google.golang.org/grpc/codes"
@@ -93,6 +94,12 @@ func (g *Guard) decide(ctx context.Context, r request, policy Policy) (*trustlay
 	case !found:
 		return nil, sessionMissing
 	}
+	if sessionID == notASessionID {
+		if policy.Session == Optional {
+			return nil, nil
+		}
+		return nil, malformed
+	}
 	answer, err := g.validator.Validate(ctx, &trustlayerv1.ValidateRequest{
 		SessionId: sessionID, Mode: policy.Mode, Route: policy.Route, Context: g.contextOf(r),
 	})
@@ -102,6 +109,10 @@ func (g *Guard) decide(ctx context.Context, r request, policy Policy) (*trustlay
 			return nil, nil
 		}
 		return nil, refusal
+	}
+	if failed, is := errors.AsType[*trustlayer.CallError](err); is {
+		log.Println("guard:", failed)
+		return nil, askedWrong
 	}
 	if err != nil {
 		return nil, unavailable(err)

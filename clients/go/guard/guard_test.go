@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -12,8 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	trustlayer "trustlayer/clients/go"
 	"trustlayer/clients/go/guard"
@@ -188,6 +193,8 @@ func TestAPolicyAsksForModeRuleAndRoles(t *testing.T) {
 	mux.HandleFunc("GET /fresh", guard.Policy{Route: "fresh"}, whoami)
 	mux.HandleFunc("GET /roles", guard.Policy{Roles: []string{"reader", "editor"}}, whoami)
 	mux.HandleFunc("GET /more-roles", guard.Policy{Roles: []string{"reader", "admin"}}, whoami)
+	mux.HandleFunc("GET /any-role", guard.Policy{RolesAny: []string{"admin", "editor"}}, whoami)
+	mux.HandleFunc("GET /other-roles", guard.Policy{RolesAny: []string{"admin", "auditor"}}, whoami)
 	mux.HandleFunc("GET /wrong", guard.Policy{Route: strings.Repeat("x", 200)}, whoami)
 	url := serve(t, mux)
 	get(t, url+"/strict", "Cookie", cookie()).is(t, http.StatusUnauthorized, "CONTEXT_MISSING")
@@ -197,7 +204,14 @@ func TestAPolicyAsksForModeRuleAndRoles(t *testing.T) {
 	get(t, url+"/no-rule", "Cookie", cookie()).is(t, http.StatusForbidden, "ROUTE_NOT_COVERED")
 	get(t, url+"/roles", "Cookie", cookie()).is(t, http.StatusOK, "")
 	get(t, url+"/more-roles", "Cookie", cookie()).is(t, http.StatusForbidden, "ROLE_MISSING")
-	get(t, url+"/wrong", "Cookie", cookie()).is(t, http.StatusServiceUnavailable, "INVALID_FIELD")
+	get(t, url+"/any-role", "Cookie", cookie()).is(t, http.StatusOK, "")
+	get(t, url+"/other-roles", "Cookie", cookie()).is(t, http.StatusForbidden, "ROLE_MISSING")
+	// It is the app's mistake, and says to nobody what it is.
+	wrong := get(t, url+"/wrong", "Cookie", cookie())
+	wrong.is(t, http.StatusInternalServerError, "INTERNAL")
+	if wrong.message != "internal error" || wrong.header.Get("Retry-After") != "" {
+		t.Errorf("got %v %q", wrong.header, wrong.body)
+	}
 	waitUntilOld(t, url+"/fresh")
 }
 
@@ -221,7 +235,7 @@ func TestAMuxNeedsASessionWhereNothingElseIsSaid(t *testing.T) {
 	mux := newGuard(t, guard.Options{}).NewMux()
 	mux.HandleFunc("GET /{$}", guard.Policy{Session: guard.None}, whoami)
 	mux.HandleFunc("GET /maybe", guard.Policy{Session: guard.Optional}, whoami)
-	mux.HandleFunc("GET /rule", guard.Policy{Session: guard.Optional, Route: "admins"}, whoami)
+	mux.HandleFunc("GET /tree/", guard.Policy{}, whoami)
 	url := serve(t, mux)
 	get(t, url+"/unknown").is(t, http.StatusUnauthorized, "SESSION_MISSING")
 	if got := get(t, url+"/unknown", "Cookie", cookie()); got.status != http.StatusNotFound {
@@ -237,7 +251,93 @@ func TestAMuxNeedsASessionWhereNothingElseIsSaid(t *testing.T) {
 			t.Errorf("%q: got %q", sent, got.body)
 		}
 	}
-	get(t, url+"/rule", "Cookie", cookie()).is(t, http.StatusForbidden, "ROLE_MISSING")
+	for _, path := range []string{"/tree", "//tree/", "//maybe", "/tree/../maybe"} {
+		get(t, url+path).is(t, http.StatusUnauthorized, "SESSION_MISSING")
+		if got := get(t, url+path, "Cookie", cookie()); got.body != "Ada" {
+			t.Errorf("%s: got %+v", path, got)
+		}
+	}
+}
+
+func TestAPolicyThatNobodyMeansEndsTheProgramWhereItIsMade(t *testing.T) {
+	made := newGuard(t, guard.Options{})
+	strict := trustlayerv1.ValidationMode_VALIDATION_MODE_STRICT
+	for _, policy := range []guard.Policy{
+		{Session: guard.Optional, Roles: []string{"admin"}},
+		{Session: guard.Optional, RolesAny: []string{"admin"}},
+		{Session: guard.Optional, Mode: strict},
+		{Session: guard.Optional, Route: "admins"},
+		{Session: guard.None, Roles: []string{"admin"}},
+		{Session: guard.None, Mode: strict},
+		{Session: guard.None, Route: "admins"},
+		{RolesAny: []string{}},
+		{Session: 4},
+	} {
+		policies := guard.Policies{"/a.B/C": policy}
+		for name, use := range map[string]func(){
+			"HTTP":   func() { made.HTTP(policy, whoami) },
+			"Handle": func() { made.NewMux().Handle("/", policy, whoami) },
+			"unary":  func() { made.UnaryInterceptor(policies) },
+			"stream": func() { made.StreamInterceptor(policies) },
+		} {
+			if !panics(use) {
+				t.Errorf("%s takes %+v", name, policy)
+			}
+		}
+	}
+}
+
+func panics(use func()) (did bool) {
+	defer func() { did = recover() != nil }()
+	use()
+	return false
+}
+
+func TestWhatIsNoSessionIDIsDeniedWithoutASidecar(t *testing.T) {
+	made, err := guard.New(failing{errors.New("asked")}, guard.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, made.HTTP(guard.Policy{}, whoami))
+	maybe := serve(t, made.HTTP(guard.Policy{Session: guard.Optional}, whoami))
+	for _, sent := range []string{"", strings.Repeat("x", 129), strings.Repeat("\xe9", 65), "a; session_id=b"} {
+		denied := get(t, url, "Cookie", "session_id="+sent)
+		denied.is(t, http.StatusUnauthorized, "MALFORMED")
+		if denied.header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
+			t.Errorf("got %v", denied.header)
+		}
+		if got := get(t, maybe, "Cookie", "session_id="+sent); got.body != "nobody" {
+			t.Errorf("%q: got %+v", sent, got)
+		}
+	}
+	get(t, url, "Cookie", "session_id="+strings.Repeat("x", 128)).is(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+}
+
+// A client of the app chooses the deadline of a request, and not how long the guard waits for a sidecar that hangs.
+func TestNoRequestMakesAGuardWaitLonger(t *testing.T) {
+	deaf, err := net.Listen("unix", filepath.Join(t.TempDir(), "deaf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	patient, err := trustlayer.New(deaf.Addr().String(), trustlayer.WithValidateTimeout(300*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer patient.Close()
+	made, err := guard.New(patient, guard.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	begin := time.Now()
+	enter := made.UnaryInterceptor(nil)
+	sent := metadata.NewIncomingContext(ctx, metadata.Pairs("authorization", "Bearer x"))
+	_, err = enter(sent, nil, &grpc.UnaryServerInfo{FullMethod: "/a.B/C"}, nil)
+	if took := time.Since(begin); status.Code(err) != codes.Unavailable || took > 5*time.Second {
+		t.Errorf("got %v after %v", err, took)
+	}
 }
 
 func TestWhatCannotBeKnownIs503AlsoWhereNoSessionIsNeeded(t *testing.T) {

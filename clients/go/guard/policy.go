@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"trustlayer/clients/go/trustlayerv1"
@@ -29,6 +31,30 @@ type Policy struct {
 	Route string
 	// Roles are all needed; compared after the sidecar has said yes.
 	Roles []string
+	// RolesAny are those of which one is needed; nil: none is. Compared after the sidecar has said yes.
+	RolesAny []string
+}
+
+// check finds what is never meant: a route that refuses some users and lets whoever drops the cookie pass.
+func (p Policy) check() error {
+	asks := p.Mode != trustlayerv1.ValidationMode_VALIDATION_MODE_UNSPECIFIED || p.Route != "" || len(p.Roles) > 0 || p.RolesAny != nil
+	switch {
+	case p.Session < Required || p.Session > None:
+		return fmt.Errorf("guard: %d is none of Required, Optional, None", p.Session)
+	case p.Session != Required && asks:
+		return errors.New("guard: a policy that asks for a mode, a route or roles needs a session: it is Required")
+	case p.RolesAny != nil && len(p.RolesAny) == 0:
+		return errors.New("guard: nobody has one of no roles: RolesAny is empty")
+	default:
+		return nil
+	}
+}
+
+// must panics at a policy that is never meant, as http.ServeMux does at a pattern: when the server is built.
+func (p Policy) must() {
+	if err := p.check(); err != nil {
+		panic(err)
+	}
 }
 
 func (p Policy) allows(user *trustlayerv1.User) bool {
@@ -37,5 +63,5 @@ func (p Policy) allows(user *trustlayerv1.User) bool {
 			return false
 		}
 	}
-	return true
+	return p.RolesAny == nil || slices.ContainsFunc(p.RolesAny, func(role string) bool { return slices.Contains(user.GetRoles(), role) })
 }

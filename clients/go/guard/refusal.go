@@ -16,9 +16,10 @@ import (
 
 // Refusal says why a request does not pass.
 type Refusal struct {
-	// Code is codes.Unauthenticated, codes.PermissionDenied or codes.Unavailable.
+	// Code is codes.Unauthenticated, codes.PermissionDenied or codes.Unavailable; codes.Internal where the app's
+	// question is wrong, for example a policy's Route that no rule can be named.
 	Code codes.Code
-	// Reason is for programs: a denial's, `SESSION_MISSING`, `ROLE_MISSING`, an error's, or `UNAVAILABLE`.
+	// Reason is for programs: a denial's, `SESSION_MISSING`, `ROLE_MISSING`, an error's, `UNAVAILABLE`, or `INTERNAL`.
 	Reason string
 	// Message is for people.
 	Message string
@@ -35,6 +36,8 @@ func (r *Refusal) Status() int {
 		return http.StatusUnauthorized
 	case codes.PermissionDenied:
 		return http.StatusForbidden
+	case codes.Internal:
+		return http.StatusInternalServerError
 	default:
 		return http.StatusServiceUnavailable
 	}
@@ -44,6 +47,8 @@ var (
 	sessionMissing = &Refusal{
 		Code: codes.Unauthenticated, Reason: "SESSION_MISSING", Message: "no session id was sent", challenge: "Bearer",
 	}
+	malformed   = refusalOf(&trustlayer.DeniedError{Reason: trustlayerv1.DenialReason_DENIAL_REASON_MALFORMED, Message: "not a session id"})
+	askedWrong  = &Refusal{Code: codes.Internal, Reason: "INTERNAL", Message: "internal error"}
 	roleMissing = &Refusal{
 		Code: codes.PermissionDenied, Reason: "ROLE_MISSING", Message: "the user lacks a role that the route asks for",
 	}
@@ -70,8 +75,6 @@ func unavailable(err error) *Refusal {
 	}
 	var failure trustlayer.Failure
 	if failed, is := errors.AsType[*trustlayer.UnavailableError](err); is {
-		failure = failed.Failure
-	} else if failed, is := errors.AsType[*trustlayer.CallError](err); is {
 		failure = failed.Failure
 	}
 	if failure.Reason != "" {

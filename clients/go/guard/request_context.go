@@ -12,7 +12,8 @@ import (
 const (
 	mostDeviceFingerprintBytes = 512
 	mostUserAgentBytes         = 1024
-	// mostForwarded elements of X-Forwarded-For are looked at, from the right; beyond them there is no client IP.
+	// mostForwarded addresses are in X-Forwarded-For, in all its lines together; where there are more there is no
+	// client IP.
 	mostForwarded = 32
 )
 
@@ -37,16 +38,14 @@ func (g *Guard) clientIP(r request) string {
 	if !peer.IsValid() || !g.isTrusted(peer) {
 		return textOfAddress(peer)
 	}
-	looked := 0
-	for _, line := range slices.Backward(r.lines("X-Forwarded-For")) {
-		for _, element := range slices.Backward(strings.Split(line, ",")) {
-			address := addressOf(strings.Trim(element, " \t"))
-			if looked++; looked > mostForwarded || !address.IsValid() {
-				return ""
-			}
-			if !g.isTrusted(address) {
-				return textOfAddress(address)
-			}
+	lines := strings.Join(r.lines("X-Forwarded-For"), ",")
+	if strings.Count(lines, ",") >= mostForwarded {
+		return ""
+	}
+	for _, element := range slices.Backward(strings.Split(lines, ",")) {
+		address := addressOf(strings.Trim(element, " \t"))
+		if !address.IsValid() || !g.isTrusted(address) {
+			return textOfAddress(address)
 		}
 	}
 	return ""
@@ -77,10 +76,15 @@ func textOfAddress(address netip.Addr) string {
 
 // only returns the one value. What was sent twice, or is too long to be compared, counts as not sent.
 func only(lines []string, most int) string {
-	if len(lines) != 1 || len(lines[0]) > most {
+	if len(lines) != 1 {
 		return ""
 	}
-	return textOf(lines[0])
+	// The length is that of the text, which is longer than the header where that is not ASCII.
+	text := textOf(lines[0])
+	if len(text) > most {
+		return ""
+	}
+	return text
 }
 
 // textOf reads bytes of a header as text, one character per byte, as the sidecar's own gate does: not all that is sent

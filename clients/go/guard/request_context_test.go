@@ -34,6 +34,9 @@ func TestTheClientIPIsThePeersUnlessATrustedProxySaysOtherwise(t *testing.T) {
 		{trusting, "10.0.0.1:80", []string{"192.0.2.1, unknown"}, ""},
 		{trusting, "10.0.0.1:80", []string{"192.0.2.1,"}, ""},
 		{trusting, "10.0.0.1:80", []string{"192.0.2.1" + strings.Repeat(", 10.1.1.1", 32)}, ""},
+		{trusting, "10.0.0.1:80", []string{strings.Repeat("192.0.2.1, ", 31) + "192.0.2.2"}, "192.0.2.2"},
+		{trusting, "10.0.0.1:80", []string{strings.Repeat("192.0.2.1, ", 32) + "192.0.2.2"}, ""},
+		{trusting, "10.0.0.1:80", []string{strings.Repeat("192.0.2.1, ", 16) + "192.0.2.1", strings.Repeat("192.0.2.1, ", 15) + "192.0.2.2"}, ""},
 		{trusting, "@", []string{"192.0.2.1"}, ""},
 	} {
 		r := &http.Request{RemoteAddr: one.peer, Header: http.Header{"X-Forwarded-For": one.forwarded}}
@@ -53,6 +56,8 @@ func TestWhatWasSentTwiceOrIsTooLongCountsAsNotSent(t *testing.T) {
 		{[]string{"agent", "agent"}, ""},
 		{[]string{strings.Repeat("x", 1025)}, ""},
 		{[]string{"a\xff"}, "aÿ"},
+		{[]string{strings.Repeat("\xe9", 512)}, strings.Repeat("é", 512)},
+		{[]string{strings.Repeat("\xe9", 513)}, ""},
 		{nil, ""},
 	} {
 		r := &http.Request{Header: http.Header{"User-Agent": one.agents, "X-Device": {"device"}}}

@@ -7,7 +7,7 @@ import (
 // mostSessionIDBytes is more than any session id has; what is longer is none.
 const mostSessionIDBytes = 128
 
-// notASessionID stands for what was sent in the place of a session id and is none: the sidecar denies it as MALFORMED.
+// notASessionID stands for what was sent in the place of a session id and is none: it is MALFORMED, and no sidecar asked.
 const notASessionID = ""
 
 // Source is a place of session ids. Make one by Cookie or Bearer.
@@ -43,10 +43,11 @@ func sessionIDOf(r request, sources []Source) (sessionID string, found bool) {
 				return notASessionID, true
 			}
 		}
-		if len(values[0]) > mostSessionIDBytes {
+		text := textOf(values[0])
+		if len(text) > mostSessionIDBytes {
 			return notASessionID, true
 		}
-		return textOf(values[0]), true
+		return text, true
 	}
 	return "", false
 }

@@ -542,7 +542,8 @@ func (x *User) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// What an app learns of a session that is active. It holds no session id.
+// What an app learns of a session that is active. It holds no session id, but
+// always a handle and a user with an id: without them it is no answer.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Public name of the session (`sh_…`), safe to list and to log.

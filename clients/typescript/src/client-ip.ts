@@ -3,7 +3,8 @@
  *
  * Each proxy adds, at the right end, the address from which the request reached it. So the list is read from the
  * right, up to the first address that is no trusted proxy. What stands left of it the client wrote itself. Where the
- * client's address should stand and cannot be read there is no client IP, never a guess.
+ * client's address should stand and cannot be read, or where more addresses stand than any path has, there is no client
+ * IP, never a guess.
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
 import { type HttpRequest, headerValues } from "./http-request.js";
@@ -41,9 +42,15 @@ export class ClientIp {
   /** Return the client IP; empty when there is none. */
   of(request: HttpRequest): string {
     let current = readAddress(request.socket.remoteAddress ?? "");
-    const elements = headerValues(request, "x-forwarded-for").join(",").split(",").reverse();
-    for (let looked = 0; current !== "" && this.#isTrusted(current); looked++) {
-      current = looked < MAX_ELEMENTS ? readAddress((elements[looked] ?? "").trim()) : "";
+    if (current === "" || !this.#isTrusted(current)) {
+      return current;
+    }
+    const elements = headerValues(request, "x-forwarded-for").join(",").split(",");
+    if (elements.length > MAX_ELEMENTS) {
+      return "";
+    }
+    while (current !== "" && this.#isTrusted(current)) {
+      current = readAddress((elements.pop() ?? "").trim());
     }
     return current;
   }

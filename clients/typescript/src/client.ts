@@ -97,22 +97,20 @@ export class TrustLayerClient {
 function verdict({ result, freshness }: ValidateResponse): Validation {
   switch (result.case) {
     case "session":
+      if (result.value.handle === "" || (result.value.user?.id ?? "") === "") {
+        throw new ValidatorUnavailable(unreadable("the answer holds a session of nobody"));
+      }
       return { session: result.value, freshness };
     case "denial":
       throw new SessionDenied(result.value.reason, result.value.message, freshness);
     default:
-      throw new ValidatorUnavailable(UNREADABLE);
+      throw new ValidatorUnavailable(unreadable("the answer is neither a session nor a denial"));
   }
 }
 
-const UNREADABLE: Failure = {
-  code: status.UNKNOWN,
-  reason: "",
-  message: "the answer is neither a session nor a denial",
-  retryAfterMs: undefined,
-  fields: [],
-  requestId: "",
-};
+function unreadable(message: string): Failure {
+  return { code: status.UNKNOWN, reason: "", message, retryAfterMs: undefined, fields: [], requestId: "" };
+}
 
 function rejectAs(error: unknown): never {
   if (!(error instanceof CallFailed)) {

@@ -33,9 +33,10 @@ export class SessionDenied extends TrustLayerError {
     this.freshness = freshness;
   }
 
-  /** The reason's name, for example `REVOKED`; `NOT_ACTIVE` for one that this version does not know. */
+  /** The reason's name, for example `REVOKED`; `NOT_ACTIVE` for none, and for one that this version does not know. */
   get reasonName(): string {
-    return DenialReason[this.reason] ?? "NOT_ACTIVE";
+    const name = this.reason === DenialReason.UNSPECIFIED ? undefined : DenialReason[this.reason];
+    return name ?? "NOT_ACTIVE";
   }
 }
 

@@ -1,9 +1,11 @@
 /** Middleware for Express. */
-import type { Request, RequestHandler } from "express";
+import type { Request, RequestHandler, Response } from "express";
 import type { Validation } from "./client.js";
-import { type Demands, Gate, type GateOptions } from "./gate.js";
+import { checkedDemands, type Demands } from "./demands.js";
+import { Gate, type GateOptions, type Refusal } from "./gate.js";
 
-export type { Demands, GateOptions } from "./gate.js";
+export type { Demands } from "./demands.js";
+export type { GateOptions, Refusal } from "./gate.js";
 export type { Place } from "./http-request.js";
 
 declare global {
@@ -15,13 +17,20 @@ declare global {
   }
 }
 
+/** How requests are read, and how people are told that they may not pass. */
+export interface ExpressGateOptions extends GateOptions {
+  /** Sends the answer to a request that may not pass, status and headers of which are set; JSON when left out. */
+  onRefused?: (refusal: Refusal, request: Request, response: Response) => void;
+}
+
 /** Makes middleware for routes. */
 export interface ExpressGate {
   /**
    * Middleware: what is mounted behind it needs a session, and may read it from `request.trustlayer`.
    *
-   * Refused requests are answered with 401, 403 or 503 and JSON. An error of the app's own (a route name that is too
-   * long, say) goes to Express' error handling.
+   * Refused requests are answered with 401, 403 or 503 and JSON. A question that the sidecar cannot answer (a route name
+   * that is too long, say) is the app's mistake: 500, and its log says what is wrong. Throws TypeError for demands that
+   * cannot be meant.
    */
   session(demands?: Demands): RequestHandler;
   /** The request context as `session` would send it, for a login. */
@@ -31,16 +40,22 @@ export interface ExpressGate {
 }
 
 /** Make a gate for an Express app. Throws TypeError for options that cannot be meant. */
-export function expressGate(options: GateOptions): ExpressGate {
+export function expressGate({ onRefused = sendJson, ...options }: ExpressGateOptions): ExpressGate {
+  if (typeof onRefused !== "function") {
+    throw new TypeError("onRefused has to be a function");
+  }
   const gate = new Gate(options);
   return {
-    session: (demands = {}) => middleware(gate, demands),
+    session: (demands = {}) => middleware(gate, checkedDemands(demands), onRefused),
     contextOf: (request) => gate.contextOf(request),
     sessionIdOf: (request) => gate.sessionIdOf(request),
   };
 }
 
-function middleware(gate: Gate, demands: Demands): RequestHandler {
+type SendRefusal = Required<ExpressGateOptions>["onRefused"];
+const sendJson: SendRefusal = (refusal, _request, response) => void response.json(refusal.body);
+
+function middleware(gate: Gate, demands: Demands, send: SendRefusal): RequestHandler {
   return (request, response, next) => {
     const gone = new AbortController();
     const giveUp = () => gone.abort();
@@ -54,10 +69,14 @@ function middleware(gate: Gate, demands: Demands): RequestHandler {
         if (decision.passes) {
           request.trustlayer = decision.validation;
           next();
-        } else {
-          const { status, headers, body } = decision.refusal;
-          response.status(status).set(headers).json(body);
+          return;
         }
+        if (decision.mistake !== undefined) {
+          // As Express does with an error that nobody handles.
+          console.error(decision.mistake);
+        }
+        response.status(decision.refusal.status).set(decision.refusal.headers);
+        send(decision.refusal, request, response);
       })
       .catch((error: unknown) => {
         // Nobody waits any more.

@@ -1,9 +1,11 @@
 /** Plugin for Fastify. */
-import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Validation } from "./client.js";
-import { type Demands, Gate, type GateOptions } from "./gate.js";
+import { checkedDemands, type Demands } from "./demands.js";
+import { Gate, type GateOptions } from "./gate.js";
 
-export type { Demands, GateOptions } from "./gate.js";
+export type { Demands } from "./demands.js";
+export type { GateOptions } from "./gate.js";
 export type { Place } from "./http-request.js";
 
 declare module "fastify" {
@@ -30,17 +32,44 @@ declare module "fastify" {
  * Plugin: every route of the instance that it is registered on, also one that does not exist, needs a session, unless
  * its `config.trustlayer` says otherwise. A handler may read it from `request.trustlayer`.
  *
- * Refused requests are answered with 401, 403 or 503 and JSON. An error of the app's own (a route name that is too
- * long, say) goes to Fastify's error handling.
+ * Refused requests are answered with 401, 403 or 503 and JSON. A question that the sidecar cannot answer (a route name
+ * that is too long, say) is the app's mistake: 500, and its log says what is wrong. A route whose demands cannot be meant
+ * is refused with a TypeError when it is added.
  */
 export async function trustlayerPlugin(fastify: FastifyInstance, options: GateOptions): Promise<void> {
-  const gate = new Gate(options);
+  const gate = new Gate(withoutFastifysOwn(options));
   fastify.decorateRequest("trustlayer", undefined);
   fastify.decorate("trustlayer", {
     contextOf: (request: FastifyRequest) => gate.contextOf(request.raw),
     sessionIdOf: (request: FastifyRequest) => gate.sessionIdOf(request.raw),
   });
+  fastify.addHook("onRoute", (route) => void demandsOf(route.config));
   fastify.addHook("onRequest", (request, reply) => admit(gate, request, reply));
+}
+
+/** What `register` itself takes comes along. */
+function withoutFastifysOwn(options: GateOptions): GateOptions {
+  const own = ["prefix", "logLevel", "logSerializers"];
+  return Object.fromEntries(
+    Object.entries(options).filter(([name]) => !own.includes(name)),
+  ) as unknown as GateOptions;
+}
+
+// Also of routes that were added before the plugin was there, which `onRoute` did not see.
+const checked = new WeakMap<object, Demands>();
+
+function demandsOf(config: FastifyContextConfig | undefined): Demands | "none" {
+  const demands = config?.trustlayer === undefined ? {} : config.trustlayer;
+  if (demands === "none") {
+    return demands;
+  }
+  const known = typeof demands === "object" && demands !== null ? checked.get(demands) : undefined;
+  if (known !== undefined) {
+    return known;
+  }
+  const right = checkedDemands(demands);
+  checked.set(demands, right);
+  return right;
 }
 
 // For the instance that registers it, not for a child of its own.
@@ -50,7 +79,7 @@ Object.assign(trustlayerPlugin, {
 });
 
 async function admit(gate: Gate, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> {
-  const demands = request.routeOptions.config.trustlayer ?? {};
+  const demands = demandsOf(request.routeOptions.config);
   if (demands === "none") {
     return undefined;
   }
@@ -62,6 +91,9 @@ async function admit(gate: Gate, request: FastifyRequest, reply: FastifyReply): 
     if (decision.passes) {
       request.trustlayer = decision.validation;
       return undefined;
+    }
+    if (decision.mistake !== undefined) {
+      request.log.error(decision.mistake);
     }
     const { status, headers, body } = decision.refusal;
     return reply.code(status).headers(headers).send(body);

@@ -1,24 +1,10 @@
 /** May this request pass, and as whose? What the middleware of every framework asks. */
 import type { TrustLayerClient, Validation } from "./client.js";
 import { ClientIp } from "./client-ip.js";
-import { SessionDenied, ValidatorUnavailable } from "./errors.js";
-import { DenialReason, type ValidationMode } from "./gen/trustlayer/v1/types_pb.js";
+import { areTexts, type Demands, entriesOf } from "./demands.js";
+import { CallFailed, SessionDenied, ValidatorUnavailable } from "./errors.js";
+import { DenialReason } from "./gen/trustlayer/v1/types_pb.js";
 import { checkedPlace, type HttpRequest, only, type Place, sessionIdOf, valuesAt } from "./http-request.js";
-
-/** What a route asks of a session. */
-export interface Demands {
-  /** How much of the request context is compared; the sidecar's default when left out. */
-  mode?: ValidationMode;
-  /** Name of a rule of the sidecar's configuration. */
-  route?: string;
-  /** Roles of which the session's user needs all. */
-  roles?: readonly string[];
-  /**
-   * `optional`: whoever sends no session id, or one that is denied, passes as nobody. Still refused is who lacks a
-   * role, and everybody when nobody can know: who logged in would be shown as nobody.
-   */
-  session?: "required" | "optional";
-}
 
 /** How requests are read. */
 export interface GateOptions {
@@ -28,13 +14,13 @@ export interface GateOptions {
   sessionIdFrom?: readonly Place[];
   /** Addresses and networks of the proxies before this app. Without them nothing but the peer's address counts. */
   trustedProxies?: readonly string[];
-  /** Where the device fingerprint stands, for `ADVANCED` and `STRICT`. */
+  /** Where the device fingerprint stands, for `ADVANCED` and `STRICT`; the header `x-device-fingerprint` when left out. */
   deviceFingerprintFrom?: Place;
 }
 
 /** The answer to a request that may not pass. */
 export interface Refusal {
-  /** 401, 403 or 503. */
+  /** 401, 403 or 503; 500 for a question that is wrong. */
   readonly status: number;
   /** With names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
@@ -44,7 +30,12 @@ export interface Refusal {
 
 /** What to do. Passing without a validation is passing as nobody. */
 export type Decision = { readonly passes: true; readonly validation: Validation | undefined } | Refused;
-type Refused = { readonly passes: false; readonly refusal: Refusal };
+type Refused = {
+  readonly passes: false;
+  readonly refusal: Refusal;
+  /** The app's own mistake, for its log. */
+  readonly mistake?: CallFailed;
+};
 
 const MAX_DEVICE_BYTES = 512;
 const MAX_USER_AGENT_BYTES = 1024;
@@ -55,14 +46,15 @@ const NOBODY: Decision = { passes: true, validation: undefined };
 export class Gate {
   readonly #client: TrustLayerClient;
   readonly #places: readonly Place[];
-  readonly #device: Place | undefined;
+  readonly #device: Place;
   readonly #clientIp: ClientIp;
 
   /** Throws TypeError for options that cannot be meant. */
   constructor(options: GateOptions) {
+    checkOptions(options);
     this.#client = options.client;
     this.#places = (options.sessionIdFrom ?? ["cookie:session_id", "bearer"]).map(checkedPlace);
-    this.#device = options.deviceFingerprintFrom && checkedPlace(options.deviceFingerprintFrom);
+    this.#device = checkedPlace(options.deviceFingerprintFrom ?? "header:x-device-fingerprint");
     this.#clientIp = new ClientIp(options.trustedProxies ?? []);
   }
 
@@ -75,23 +67,26 @@ export class Gate {
   contextOf(request: HttpRequest): { clientIp: string; deviceFingerprint: string; userAgent: string } {
     return {
       clientIp: this.#clientIp.of(request),
-      deviceFingerprint: this.#device ? only(valuesAt(request, this.#device), MAX_DEVICE_BYTES) : "",
+      deviceFingerprint: only(valuesAt(request, this.#device), MAX_DEVICE_BYTES),
       userAgent: only(valuesAt(request, "header:user-agent"), MAX_USER_AGENT_BYTES),
     };
   }
 
-  /** Decide. Rejects when the question is wrong (`CallFailed`), and when the signal says so. */
+  /** Decide; `demands` are checked ones. Rejects when the signal says so. */
   async decide(request: HttpRequest, demands: Demands, signal: AbortSignal): Promise<Decision> {
     const sessionId = this.sessionIdOf(request);
     const isOptional = demands.session === "optional";
     if (sessionId === undefined) {
       return isOptional ? NOBODY : refused(401, "SESSION_MISSING", "no session id was sent", CHALLENGE);
     }
+    if (sessionId === "") {
+      return isOptional ? NOBODY : MALFORMED;
+    }
     const { mode, route } = demands;
     try {
       const context = this.contextOf(request);
       const validation = await this.#client.validate(sessionId, { mode, route, context, signal });
-      return lacksRole(validation, demands.roles ?? []) ? ROLE_MISSING : { passes: true, validation };
+      return lacksRole(validation, demands) ? ROLE_MISSING : { passes: true, validation };
     } catch (error) {
       if (error instanceof SessionDenied) {
         return isOptional && !FORBIDDEN.has(error.reason) ? NOBODY : denied(error);
@@ -99,17 +94,42 @@ export class Gate {
       if (error instanceof ValidatorUnavailable) {
         return unavailable(error);
       }
+      if (error instanceof CallFailed) {
+        return { ...refused(500, "INTERNAL", "the app asks the sidecar what it cannot answer"), mistake: error };
+      }
       throw error;
     }
   }
 }
 
 const CHALLENGE = { "www-authenticate": "Bearer" };
+const INVALID_TOKEN = { "www-authenticate": 'Bearer error="invalid_token"' };
+const MALFORMED = refused(401, "MALFORMED", "what was sent is no session id", INVALID_TOKEN);
 const ROLE_MISSING = refused(403, "ROLE_MISSING", "the user does not have the roles that the route asks for");
+const OPTIONS = ["client", "sessionIdFrom", "trustedProxies", "deviceFingerprintFrom"];
 
-function lacksRole({ session }: Validation, roles: readonly string[]): boolean {
+/** An option that is written wrong would be one that was left out. */
+function checkOptions(options: GateOptions): void {
+  const wrong = entriesOf(options, "the options").find(([name]) => !OPTIONS.includes(name));
+  if (wrong !== undefined) {
+    throw new TypeError(`there is no option ${wrong[0]}, only ${OPTIONS.join(", ")}`);
+  }
+  const { client, sessionIdFrom, trustedProxies } = options;
+  if (typeof client?.validate !== "function") {
+    throw new TypeError("client has to be a TrustLayerClient");
+  }
+  if (sessionIdFrom !== undefined && (!areTexts(sessionIdFrom) || sessionIdFrom.length === 0)) {
+    throw new TypeError("sessionIdFrom has to be an array of at least one place");
+  }
+  if (trustedProxies !== undefined && !areTexts(trustedProxies)) {
+    throw new TypeError("trustedProxies has to be an array of addresses and networks");
+  }
+}
+
+function lacksRole({ session }: Validation, { roles = [], rolesAny }: Demands): boolean {
   const has = new Set(session.user?.roles);
-  return roles.some((role) => !has.has(role));
+  const hasOne = rolesAny === undefined || rolesAny.some((role) => has.has(role));
+  return !hasOne || roles.some((role) => !has.has(role));
 }
 
 function denied(error: SessionDenied): Refused {
@@ -118,8 +138,10 @@ function denied(error: SessionDenied): Refused {
   }
   // RFC 9470 and RFC 6750.
   const isTooOld = error.reason === DenialReason.AUTHENTICATION_TOO_OLD;
-  const code = isTooOld ? "insufficient_user_authentication" : "invalid_token";
-  return refused(401, error.reasonName, error.message, { "www-authenticate": `Bearer error="${code}"` });
+  const challenge = isTooOld
+    ? { "www-authenticate": 'Bearer error="insufficient_user_authentication"' }
+    : INVALID_TOKEN;
+  return refused(401, error.reasonName, error.message, challenge);
 }
 
 function unavailable(error: ValidatorUnavailable): Refused {

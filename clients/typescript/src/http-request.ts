@@ -7,6 +7,7 @@ export type HttpRequest = Pick<IncomingMessage, "rawHeaders" | "socket">;
 /** Where something stands in a request. */
 export type Place = "bearer" | `cookie:${string}` | `header:${string}`;
 
+const MAX_SESSION_ID_BYTES = 128;
 const BEARER = /^bearer +([!-~]+)$/i;
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
@@ -55,14 +56,15 @@ export function valuesAt(request: HttpRequest, place: Place): string[] {
 /**
  * Take the session id from the first place where anything was sent; `undefined` when nowhere.
  *
- * Two different values in one place (another site of the domain can set a cookie of this name) are no session id:
- * an empty text, which is malformed.
+ * Two different values in one place (another site of the domain can set a cookie of this name) are no session id, nor
+ * is what is longer than any of them: an empty text, which is malformed.
  */
 export function sessionIdOf(request: HttpRequest, places: readonly Place[]): string | undefined {
   for (const place of places) {
     const [first, ...others] = valuesAt(request, place);
     if (first !== undefined) {
-      return others.every((other) => other === first) ? first : "";
+      const isOne = others.every((other) => other === first) && Buffer.byteLength(first) <= MAX_SESSION_ID_BYTES;
+      return isOne ? first : "";
     }
   }
   return undefined;

@@ -11,7 +11,7 @@ import { trustlayerPlugin } from "../src/fastify.js";
 import {
   CallFailed,
   Code,
-  type DenialReason,
+  DenialReason,
   SessionDenied,
   type Tier,
   TrustLayerClient,
@@ -20,7 +20,7 @@ import {
 } from "../src/index.js";
 import { Scripted, validateResponse } from "./scripted.js";
 
-const ACTIVE = validateResponse({ result: { case: "session", value: { handle: "sh_1" } } });
+const ACTIVE = validateResponse({ result: { case: "session", value: { handle: "sh_1", user: { id: "u_1" } } } });
 const NO_ANSWER = { code: Code.UNAVAILABLE };
 
 describe("a client beside a scripted sidecar", () => {
@@ -126,7 +126,7 @@ describe("a client beside a scripted sidecar", () => {
   test("passes over fields and values that it does not know", async () => {
     // Field 99, a text; and a tier of tomorrow.
     const unknownField = Buffer.from([0x9a, 0x06, 0x03, 0x61, 0x62, 0x63]);
-    const value = { handle: "sh_2", satisfiableModes: [1, 42 as ValidationMode] };
+    const value = { handle: "sh_2", user: { id: "u_2" }, satisfiableModes: [1, 42 as ValidationMode] };
     const known = validateResponse({ result: { case: "session", value }, freshness: { tier: 77 as Tier } });
     sidecar.replies = [Buffer.concat([known, unknownField])];
     const { session, freshness } = await client.validate("sess_x");
@@ -140,6 +140,18 @@ describe("a client beside a scripted sidecar", () => {
     }
   });
 
+  test("a session of nobody is unavailable", async () => {
+    const nobodies = [{}, { handle: "sh_1" }, { handle: "sh_1", user: {} }, { user: { id: "u_1" } }];
+    for (const value of nobodies) {
+      sidecar.replies = [validateResponse({ result: { case: "session", value } })];
+      await assert.rejects(client.validate("sess_x"), (error) => {
+        assert.ok(error instanceof ValidatorUnavailable, JSON.stringify(value));
+        assert.deepEqual([error.code, error.message], [Code.UNKNOWN, "the answer holds a session of nobody"]);
+        return true;
+      });
+    }
+  });
+
   test("whatever other error there is, nobody can know", async () => {
     for (const code of [Code.INTERNAL, Code.UNIMPLEMENTED, Code.PERMISSION_DENIED, Code.CANCELLED, Code.UNKNOWN]) {
       sidecar.replies = [{ code, reason: "SOMETHING" }];
@@ -147,6 +159,43 @@ describe("a client beside a scripted sidecar", () => {
     }
     sidecar.replies = [{ code: Code.INVALID_ARGUMENT }];
     await assert.rejects(client.validate("sess_x"), ValidatorUnavailable);
+  });
+
+  test("a middleware asks nobody about what is no session id, and is as strict with an optional one", async () => {
+    const gate = expressGate({ client });
+    const app = express().get("/optional", gate.session({ session: "optional" }), (request, response) => {
+      response.json({ handle: request.trustlayer?.session.handle ?? null });
+    });
+    app.use(gate.session(), (_request, response) => void response.json({}));
+    const server = createServer(app).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const get = async (path: string, sessionId: string) => {
+      const { port } = server.address() as AddressInfo;
+      const headers = { cookie: `session_id=${sessionId}`, connection: "close" };
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`, { headers });
+      const { reason } = (await answer.json()) as { reason?: string };
+      return [answer.status, reason, answer.headers.get("www-authenticate")];
+    };
+    sidecar.replies = [ACTIVE];
+    const invalid = 'Bearer error="invalid_token"';
+    assert.deepEqual(await get("/", "x".repeat(129)), [401, "MALFORMED", invalid]);
+    assert.deepEqual(await get("/optional", "x".repeat(129)), [200, undefined, null]);
+    assert.deepEqual(sidecar.called, []);
+    assert.deepEqual(await get("/", "x".repeat(128)), [200, undefined, null]);
+    const denial = (reason: DenialReason) => validateResponse({ result: { case: "denial", value: { reason } } });
+    sidecar.replies = [denial(0 as DenialReason)];
+    assert.deepEqual(await get("/", "sess_x"), [401, "NOT_ACTIVE", invalid]);
+    sidecar.replies = [denial(99 as DenialReason)];
+    assert.deepEqual(await get("/", "sess_x"), [401, "NOT_ACTIVE", invalid]);
+    sidecar.replies = [denial(DenialReason.AUTHENTICATION_TOO_OLD)];
+    const tooOld = 'Bearer error="insufficient_user_authentication"';
+    assert.deepEqual(await get("/", "sess_x"), [401, "AUTHENTICATION_TOO_OLD", tooOld]);
+    // No rule covers it: of that an optional session is not spared.
+    sidecar.replies = [denial(DenialReason.ROUTE_NOT_COVERED)];
+    assert.deepEqual(await get("/optional", "sess_x"), [403, "ROUTE_NOT_COVERED", null]);
+    sidecar.replies = [{ code: Code.INTERNAL }];
+    assert.deepEqual(await get("/", "sess_x"), [503, "UNAVAILABLE", null]);
+    server.close();
   });
 
   async function hangUpDuring(port: number): Promise<void> {

@@ -3,12 +3,12 @@ import { once } from "node:events";
 import { createServer, request as httpRequest, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
-import { after, before, describe, test } from "node:test";
-import express, { type NextFunction, type Request, type Response } from "express";
+import { after, before, describe, mock, test } from "node:test";
+import express, { type Request, type Response } from "express";
 import Fastify from "fastify";
 import { expressGate } from "../src/express.js";
 import { type GateOptions, trustlayerPlugin } from "../src/fastify.js";
-import { CallFailed, TrustLayerClient, ValidationMode } from "../src/index.js";
+import { TrustLayerClient, ValidationMode } from "../src/index.js";
 import { Pair } from "./pair.js";
 
 const TOO_LONG = "x".repeat(200);
@@ -16,9 +16,14 @@ const PER_ROUTE = {
   "/strict": { mode: ValidationMode.STRICT },
   "/reader": { roles: ["reader"] },
   "/admin": { roles: ["reader", "admin"] },
+  "/one-of": { rolesAny: ["admin", "reader"] },
+  "/none-of": { rolesAny: ["admin", "editor"] },
   "/not-covered": { route: "nowhere" },
   "/wrong-question": { route: TOO_LONG },
 } as const;
+
+/** What the apps have logged. */
+const logged: string[] = [];
 
 /** Gives a server that listens, with the same routes for both frameworks, and what ends it. */
 type MakeApp = (options: GateOptions) => Promise<{ server: Server; close: () => Promise<unknown> }>;
@@ -34,23 +39,19 @@ const makeExpress: MakeApp = async (options) => {
     response.json({ ...gate.contextOf(request), sessionId: gate.sessionIdOf(request) ?? null }),
   );
   app.get("/optional", gate.session({ session: "optional" }), handle);
-  app.get("/optional-admin", gate.session({ session: "optional", roles: ["admin"] }), handle);
-  app.get("/optional-not-covered", gate.session({ session: "optional", route: "nowhere" }), handle);
   app.use(gate.session());
   app.get("/me", handle);
   for (const [path, demands] of Object.entries(PER_ROUTE)) {
     app.get(path, gate.session(demands), handle);
   }
-  app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
-    response.status(500).json({ isCallFailed: error instanceof CallFailed });
-  });
   const server = createServer(app).listen(0, "127.0.0.1");
   await once(server, "listening");
   return { server, close: async () => server.close() };
 };
 
 const makeFastify: MakeApp = async (options) => {
-  const app = Fastify();
+  const logger = { level: "error", stream: { write: (line: string) => void logged.push(line) } };
+  const app = Fastify({ logger });
   await app.register(trustlayerPlugin, options);
   const handle = async (request: { trustlayer: { session: { handle: string } } | undefined }) => ({
     handle: request.trustlayer?.session.handle ?? null,
@@ -61,15 +62,10 @@ const makeFastify: MakeApp = async (options) => {
     sessionId: app.trustlayer.sessionIdOf(request) ?? null,
   }));
   app.get("/optional", { config: { trustlayer: { session: "optional" } } }, handle);
-  app.get("/optional-admin", { config: { trustlayer: { session: "optional", roles: ["admin"] } } }, handle);
-  app.get("/optional-not-covered", { config: { trustlayer: { session: "optional", route: "nowhere" } } }, handle);
   app.get("/me", handle);
   for (const [path, demands] of Object.entries(PER_ROUTE)) {
     app.get(path, { config: { trustlayer: demands } }, handle);
   }
-  app.setErrorHandler((error, _request, reply) =>
-    reply.code(500).send({ isCallFailed: error instanceof CallFailed }),
-  );
   await app.listen({ port: 0, host: "127.0.0.1" });
   return { server: app.server, close: () => app.close() };
 };
@@ -180,17 +176,32 @@ for (const [framework, makeApp] of Object.entries({ Express: makeExpress, Fastif
       assert.deepEqual([answer.status, answer.body["reason"]], [403, "ROUTE_NOT_COVERED"]);
     });
 
-    test("an optional session passes nobody as nobody, and still asks for roles", async () => {
+    test("a route can ask for one of several roles", async () => {
+      assert.equal((await get(app.server, "/one-of", cookie)).status, 200);
+      const answer = await get(app.server, "/none-of", cookie);
+      assert.deepEqual([answer.status, answer.body["reason"]], [403, "ROLE_MISSING"]);
+    });
+
+    test("an optional session passes nobody as nobody", async () => {
       assert.deepEqual((await get(app.server, "/optional")).body, { handle: null });
       assert.deepEqual((await get(app.server, "/optional", ["cookie", "session_id=x"])).body, { handle: null });
       assert.match(String((await get(app.server, "/optional", cookie)).body["handle"]), /^sh_/);
-      assert.equal((await get(app.server, "/optional-admin", cookie)).status, 403);
-      assert.equal((await get(app.server, "/optional-not-covered", cookie)).status, 403);
     });
 
-    test("a wrong question goes to the app's error handling, and the request does not pass", async () => {
-      const answer = await get(app.server, "/wrong-question", cookie);
-      assert.deepEqual([answer.status, answer.body], [500, { isCallFailed: true }]);
+    test("a wrong question is the app's mistake, which its log names, and the request does not pass", async () => {
+      logged.length = 0;
+      const error = mock.method(console, "error", (line: unknown) => void logged.push(String(line)));
+      const answer = await get(app.server, "/wrong-question", cookie).finally(() => error.mock.restore());
+      const message = "the app asks the sidecar what it cannot answer";
+      assert.deepEqual([answer.status, answer.body], [500, { reason: "INTERNAL", message }]);
+      assert.equal(answer.headers["cache-control"], "no-store");
+      assert.match(logged.join(""), /CallFailed/);
+      assert.ok(!logged.join("").includes(pair.known.session_id));
+    });
+
+    test("reads the device fingerprint from a header when nothing else is said", async () => {
+      const headers = ["x-device-fingerprint", "a device"];
+      assert.equal((await get(proxied.server, "/context", headers)).body["deviceFingerprint"], "a device");
     });
 
     test("reads session id and context of any request, for a login and what follows it", async () => {
@@ -217,7 +228,13 @@ for (const [framework, makeApp] of Object.entries({ Express: makeExpress, Fastif
       assert.equal(await clientIp(proxied.server, "203.0.113.9, unknown"), "");
       assert.equal(await clientIp(proxied.server, "10.1.1.1"), "");
       assert.equal(await clientIp(proxied.server), "");
-      assert.equal(await clientIp(proxied.server, `203.0.113.9${", 10.0.0.1".repeat(40)}`), "");
+      // At most 32 addresses in all, whichever of them would count.
+      assert.equal(await clientIp(proxied.server, `203.0.113.9${", 10.0.0.1".repeat(31)}`), "203.0.113.9");
+      assert.equal(await clientIp(proxied.server, `203.0.113.9${", 10.0.0.1".repeat(32)}`), "");
+      assert.equal(
+        await clientIp(proxied.server, `${"1.1.1.1, ".repeat(16)}1.1.1.1`, "203.0.113.9, ".repeat(16)),
+        "",
+      );
     });
 
     test("refuses with 503 while nobody can know, also where a session is optional", async () => {
@@ -237,8 +254,9 @@ for (const [framework, makeApp] of Object.entries({ Express: makeExpress, Fastif
   });
 }
 
-test("options that cannot be meant are refused at the start", () => {
-  const client = new TrustLayerClient({ socket: "/nowhere" });
+const client = new TrustLayerClient({ socket: "/nowhere" });
+
+test("options that cannot be meant are refused at the start", async () => {
   for (const trustedProxies of [
     ["0.0.0.0/0"],
     ["::/0"],
@@ -252,4 +270,91 @@ test("options that cannot be meant are refused at the start", () => {
   for (const place of ["cookie:", "cookie:a b", "query:session_id", "header:"] as never[]) {
     assert.throws(() => expressGate({ client, sessionIdFrom: [place] }), TypeError, place);
   }
+  for (const wrong of [
+    { trustedProxy: ["10.0.0.0/8"] },
+    { trustedProxies: "10.0.0.1" },
+    { sessionIDFrom: ["bearer"] },
+    { sessionIdFrom: "bearer" },
+    { sessionIdFrom: [] },
+    { deviceFingerprintFrom: "cookie" },
+    { client: undefined },
+    { client: "/run/bridge-sidecar/bridge.sock" },
+  ]) {
+    const options = { client, ...wrong } as never;
+    assert.throws(() => expressGate(options), TypeError, JSON.stringify(wrong));
+    await assert.rejects(async () => Fastify().register(trustlayerPlugin, options), TypeError, JSON.stringify(wrong));
+  }
+  assert.throws(() => expressGate({ client, onRefused: "page" } as never), TypeError);
+  await Fastify().register(trustlayerPlugin, { client, prefix: "/api", logLevel: "error" } as never);
+});
+
+const WRONG_DEMANDS: unknown[] = [
+  null,
+  "optional",
+  ["admin"],
+  { role: ["admin"] },
+  { requireRoles: ["admin"] },
+  { Mode: ValidationMode.STRICT },
+  { toString: 1 },
+  { roles: "admin" },
+  { roles: undefined },
+  { roles: [""] },
+  { roles: [["admin"]] },
+  { rolesAny: "admin" },
+  { rolesAny: [] },
+  { mode: "STRICT" },
+  { mode: undefined },
+  { mode: 99 },
+  { route: "" },
+  { route: 7 },
+  { session: "none" },
+  { session: true },
+  // Who drops the cookie would pass where who is known may not.
+  { session: "optional", roles: ["admin"] },
+  { session: "optional", rolesAny: ["admin"] },
+  { session: "optional", mode: ValidationMode.STRICT },
+  { session: "optional", route: "billing" },
+];
+
+test("demands that cannot be meant are refused where they are made", async () => {
+  const gate = expressGate({ client });
+  const app = Fastify();
+  await app.register(trustlayerPlugin, { client });
+  for (const [i, demands] of WRONG_DEMANDS.entries()) {
+    const shown = JSON.stringify(demands);
+    assert.throws(() => gate.session(demands as never), TypeError, shown);
+    const config = { trustlayer: demands as never };
+    assert.throws(() => app.get(`/${i}`, { config }, async () => "passed"), TypeError, shown);
+  }
+});
+
+test("what is demanded does not change after it was checked", async () => {
+  const demands = { session: "required" as "required" | "optional" };
+  const app = express().use(expressGate({ client }).session(demands), (_request, response) => void response.json({}));
+  demands.session = "optional";
+  const server = createServer(app).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  assert.equal((await get(server, "/")).status, 401);
+  server.close();
+});
+
+test("Fastify: a route that was there before the plugin is refused with the first request", async () => {
+  const app = Fastify();
+  app.get("/", { config: { trustlayer: { role: ["admin"] } as never } }, async () => "passed");
+  await app.register(trustlayerPlugin, { client });
+  assert.equal((await app.inject({ url: "/", cookies: { session_id: "sess_x" } })).statusCode, 500);
+  await app.close();
+});
+
+test("Express: an app can show a page of its own to whom it refuses", async () => {
+  const gate = expressGate({
+    client,
+    onRefused: ({ body }, request, response) => void response.json({ page: request.path, why: body.reason }),
+  });
+  const server = createServer(express().use(gate.session())).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const answer = await get(server, "/me");
+  assert.deepEqual(answer.body, { page: "/me", why: "SESSION_MISSING" });
+  assert.deepEqual([answer.status, answer.headers["www-authenticate"]], [401, "Bearer"]);
+  server.close();
 });

@@ -32,9 +32,8 @@ def main() -> int:
         create_app(settings),
         log_config=None,
         server_header=False,
-        # uvicorn believes every process of this machine unless told otherwise.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies or None,
+        # uvicorn would guess, and put what a client wrote in the place of its address: see `visitors`.
+        proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         timeout_keep_alive=_IDLE_SECONDS,

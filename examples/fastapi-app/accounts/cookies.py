@@ -23,11 +23,6 @@ _DEVICE_BYTES: Final = 32
 _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
-def session_id(request: Request) -> str:
-    """As the browser sent it, or empty. Whether it is one is for the sidecar to say."""
-    return request.cookies.get(SESSION, "")
-
-
 def device_id(request: Request) -> str:
     """As it was given out, or empty."""
     sent = request.cookies.get(DEVICE, "")

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
-from accounts import cookies
+from accounts import cookies, requests
 from accounts.settings import Settings
 
 FIELD: Final = "csrf_token"
@@ -57,7 +57,7 @@ async def protect(request: Request) -> None:
     if not device_id:
         raise RefusedError(403, "Your browser did not send our cookies. Allow cookies for this site and try again.")
     form = await _read_form(request)
-    ours = token(device_id=device_id, session_id=cookies.session_id(request))
+    ours = token(device_id=device_id, session_id=requests.read(request).session_id or "")
     if not hmac.compare_digest(form.get(FIELD, "").encode(), ours.encode()):
         raise RefusedError(
             403, "This page was out of date. Nothing was changed. Open it again and repeat what you did."

@@ -56,7 +56,7 @@ async def home() -> Response:
 @router.get(HOME)
 async def devices(request: Request, visitor: AnyVisitor, session: LoggedIn, client: Sidecar) -> Response:
     """List where this user is logged in."""
-    if session.rotation_due:
+    if session.rotation_due and visitor.session_id:
         return await _rotated(client, visitor.session_id)
     now = datetime.now(UTC)
     listed = [_shown(summary, session.handle, now) for summary in await _sessions(client, session.user.id)]

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from accounts import admin, csrf, devices, errors, login
+from accounts import admin, csrf, devices, errors, login, requests, visitors
 from accounts.pages import HERE, SecurityHeaders
 from accounts.settings import Settings
 from trustlayer.aio import Client
@@ -26,11 +26,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         lifespan=lifespan,
-        dependencies=[Depends(csrf.protect)],
+        # Before every route, also one that is added tomorrow and asks for neither.
+        dependencies=[Depends(csrf.protect), Depends(visitors.admit)],
         openapi_url=None,
         redirect_slashes=False,
     )
     app.state.settings = chosen
+    app.state.reader = requests.reader(chosen.trusted_proxies)
     for part in (login, devices, admin):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"))

@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounts import cookies, csrf, words
+from accounts import cookies, csrf, requests, words
 
 HERE: Final = Path(__file__).parent
 HEADERS: Final = {
@@ -52,7 +52,7 @@ def page(
     device_id, fresh = cookies.device_id(request), False
     if not device_id:
         device_id, fresh = cookies.new_device_id(), True
-    session_id = cookies.session_id(request)
+    session_id = requests.read(request).session_id or ""
     text = _TEMPLATES.get_template(template).render(
         csrf_token=csrf.token(device_id=device_id, session_id=session_id),
         **{"may_be_logged_in": bool(session_id), "path": request.url.path} | values,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from trustlayer.http_requests import RequestReader
+
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1"})
 
 
@@ -25,8 +27,8 @@ class Settings:
     """Address to listen on."""
     port: int = 8000
     """Port to listen on."""
-    trusted_proxies: str = ""
-    """Addresses and networks, comma-separated, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies in front of the app, whose X-Forwarded-For is believed."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -45,13 +47,23 @@ class Settings:
             origin=checked_origin(environment["APP_ORIGIN"]),
             host=environment.get("APP_HOST", "127.0.0.1"),
             port=int(port),
-            trusted_proxies=environment.get("APP_TRUSTED_PROXIES", ""),
+            trusted_proxies=checked_proxies(environment.get("APP_TRUSTED_PROXIES", "")),
         )
 
     @property
     def authority(self) -> str:
         """What browsers send in `Host`."""
         return urlsplit(self.origin).netloc
+
+
+def checked_proxies(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list of addresses and networks; raises `SettingsError` for what is neither."""
+    proxies = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    try:
+        RequestReader(trusted_proxies=proxies)
+    except ValueError as error:
+        raise SettingsError(f"APP_TRUSTED_PROXIES: {error}") from None
+    return proxies
 
 
 def checked_origin(text: str) -> str:

@@ -5,13 +5,14 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
-from accounts import cookies
+from accounts import cookies, requests
 from trustlayer import DenialReason, Mode, SessionDenied
 from trustlayer.aio import Client
 from trustlayer.v1 import types_pb2
 
 ADMIN_ROLE: Final = "admin"
-_MAX_USER_AGENT_BYTES: Final = 1_024
+PUBLIC: Final = frozenset({"/", "/login", "/register", "/logout"})
+"""The paths that need no session; `/` only leads on. Every other route needs one, whether it asks or not."""
 
 
 class NotLoggedInError(Exception):
@@ -20,9 +21,9 @@ class NotLoggedInError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """A request's sender. `session_id` and `device_id` are empty when the browser sent none."""
+    """A request's sender. `session_id` is `None` when the browser sent none, and empty when it sent what is none."""
 
-    session_id: str
+    session_id: str | None
     device_id: str
     client_ip: str
     user_agent: str
@@ -36,13 +37,13 @@ class Visitor:
 
 
 async def visitor(request: Request) -> Visitor:
-    """Read what the browser sent. The address is the connection's; `__main__` says when a proxy is believed."""
-    user_agent = request.headers.get("user-agent", "").encode()[:_MAX_USER_AGENT_BYTES]
+    """Read what the browser sent."""
+    carried = requests.read(request)
     return Visitor(
-        session_id=cookies.session_id(request),
+        session_id=carried.session_id,
         device_id=cookies.device_id(request),
-        client_ip=request.client.host if request.client else "",
-        user_agent=user_agent.decode(errors="ignore"),
+        client_ip=carried.client_ip,
+        user_agent=carried.user_agent,
     )
 
 
@@ -53,7 +54,7 @@ async def client(request: Request) -> Client:
 
 
 async def _session(visitor: Visitor, client: Client, mode: Mode) -> types_pb2.Session:
-    if not visitor.session_id:
+    if visitor.session_id is None:
         raise NotLoggedInError
     validation = await client.validate(
         visitor.session_id,
@@ -69,13 +70,24 @@ AnyVisitor = Annotated[Visitor, Depends(visitor)]
 Sidecar = Annotated[Client, Depends(client)]
 
 
-async def logged_in(visitor: AnyVisitor, client: Sidecar) -> types_pb2.Session:
-    """Demand a session: STANDARD, so session and address. What it raises becomes a page in `errors`."""
-    return await _session(visitor, client, Mode.STANDARD)
+async def admit(request: Request, visitor: AnyVisitor, client: Sidecar) -> types_pb2.Session | None:
+    """Demand a session, STANDARD (so session and address), of every route that is not public. See `errors`.
+
+    FastAPI runs it once for a request, before the route. The path is the one that chose the route: the text of a URL
+    is partly the client's.
+    """
+    return None if request.scope["path"] in PUBLIC else await _session(visitor, client, Mode.STANDARD)
+
+
+async def logged_in(admitted: Annotated[types_pb2.Session | None, Depends(admit)]) -> types_pb2.Session:
+    """Give the session to a route that needs to know whose it is."""
+    if admitted is None:
+        raise NotLoggedInError
+    return admitted
 
 
 async def administrator(visitor: AnyVisitor, client: Sidecar) -> types_pb2.Session:
-    """Demand a session in the very browser that logged in (STRICT), and the role."""
+    """Demand a session in the very browser that logged in (STRICT), and the role, beyond what `admit` does."""
     session = await _session(visitor, client, Mode.STRICT)
     if ADMIN_ROLE not in session.user.roles:
         raise SessionDenied(DenialReason.ROLE_MISSING, "the role is missing")

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.clients.python.conftest import LoggedIn
+from tests.clients.python.conftest import LoggedIn, log_in
+from tests.support.system import BROWSER, System
 from trustlayer import aio
-from trustlayer.asgi import PUBLIC, Need, Refused, TrustLayerMiddleware, requires
+from trustlayer.asgi import PUBLIC, Refused, TrustLayerMiddleware, requires
+from trustlayer.v1 import session_pb2
 
 Message = MutableMapping[str, Any]
 
@@ -112,9 +114,26 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any]) -> N
         TrustLayerMiddleware(_never, client=aio.Client("/nowhere.sock"), **settings)
 
 
-def test_a_public_route_can_ask_for_nothing_else() -> None:
-    with pytest.raises(ValueError, match="public"):
-        Need(public=True, roles_any=("admin",))
+async def test_a_yes_is_not_remembered_for_the_next_message_of_a_websocket(system: System, socket: str) -> None:
+    from starlette.websockets import WebSocket
+
+    said: list[str] = []
+    session_id = log_in(system, "leaver@example.org").session_id
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        said.append((await requires()(websocket)).user.email)
+        system.app.sessions.Logout(session_pb2.LogoutRequest(session_id=session_id), timeout=10)
+        await requires()(websocket)
+        said.append("and still here")
+
+    guarded = TrustLayerMiddleware(app, client=aio.Client(socket, timeout=10.0))
+    headers = [(b"cookie", f"session_id={session_id}".encode())]
+    scope = _scope("websocket", headers=headers, client=(BROWSER.client_ip, 1))
+    with pytest.raises(Refused, match="REVOKED"):
+        await _exchange(guarded, scope, {"type": "websocket.connect"})
+    assert said == ["leaver@example.org"]
 
 
 async def _never(_scope: Message, _receive: Any, _send: Any) -> None:

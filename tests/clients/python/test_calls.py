@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from trustlayer.v1 import identity_pb2, session_pb2, trust_token_pb2, types_pb2,
 KINDS = ("sync", "asyncio")
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 OURS = error_details_pb2.ErrorInfo(reason="UPSTREAM_UNAVAILABLE", domain="trustlayer")
-ACTIVE = validator_pb2.ValidateResponse(session=types_pb2.Session(handle="sh_1"))
+ACTIVE = validator_pb2.ValidateResponse(session=types_pb2.Session(handle="sh_1", user=types_pb2.User(id="usr_1")))
 
 
 class Asked:
@@ -161,9 +162,41 @@ def test_a_client_that_was_closed_says_so(kind: str, socket: str, ada: LoggedIn)
     client.validate(ada.session_id)
     client.close()
     client._runner = asyncio.Runner()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ValidatorUnavailable, match="the client is closed"):
         client.validate(ada.session_id)
+    with pytest.raises(CallFailed, match="the client is closed"):
+        client.call(lambda c: c.sessions.Login(session_pb2.LoginRequest()))
     client._runner.close()
+
+
+def test_who_waits_while_the_client_is_closed_was_not_cancelled(run_dir: Path) -> None:
+    sidecar = ScriptedSidecar()
+
+    async def close_meanwhile(socket: str) -> None:
+        client = aio.Client(socket)
+        waiting = asyncio.create_task(client.validate("sess_1", timeout=20))
+        cancelled = asyncio.create_task(client.validate("sess_1", timeout=20))
+        while sidecar.calls < 2:
+            await asyncio.sleep(0.01)
+        cancelled.cancel()
+        await client.close()
+        with pytest.raises(ValidatorUnavailable, match="the client is closed"):
+            await waiting
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    with sidecar.serving(run_dir / "s.sock") as socket:
+        asyncio.run(close_meanwhile(socket))
+
+
+def test_threads_that_wait_while_the_client_is_closed_are_told_that_nobody_knows(run_dir: Path) -> None:
+    sidecar = ScriptedSidecar()
+    with sidecar.serving(run_dir / "s.sock") as socket, ThreadPoolExecutor(1) as pool:
+        client = Client(socket)
+        waiting = pool.submit(client.validate, "sess_1", timeout=20)
+        wait_until(lambda: sidecar.calls == 1)
+        client.close()
+        assert isinstance(waiting.exception(), ValidatorUnavailable)
 
 
 @each_kind
@@ -353,6 +386,36 @@ def test_an_answer_that_is_neither_yes_nor_no_is_unavailable(kind: str, run_dir:
     # A member of the `oneof` that this version does not know: field 15, a string.
     newer = b"\x7a\x03new"
     with scripted(kind, run_dir, lambda _: newer) as (client, _), pytest.raises(ValidatorUnavailable):
+        client.validate("sess_1")
+
+
+@each_kind
+@pytest.mark.parametrize(
+    "session",
+    [
+        types_pb2.Session(),
+        types_pb2.Session(handle="sh_1"),
+        types_pb2.Session(handle="sh_1", user=types_pb2.User(email="ada@example.org")),
+        types_pb2.Session(user=types_pb2.User(id="usr_1")),
+    ],
+)
+def test_a_session_of_nobody_is_no_yes(kind: str, run_dir: Path, session: types_pb2.Session) -> None:
+    answer = answering(validator_pb2.ValidateResponse(session=session))
+    with scripted(kind, run_dir, answer) as (client, _), pytest.raises(ValidatorUnavailable) as unavailable:
+        client.validate("sess_1")
+    assert (unavailable.value.code, unavailable.value.message) == (
+        grpc.StatusCode.UNKNOWN,
+        "the answer holds a session of nobody",
+    )
+
+
+@each_kind
+def test_only_a_sidecar_can_say_that_the_question_is_wrong(kind: str, run_dir: Path) -> None:
+    wrong = grpc.StatusCode.INVALID_ARGUMENT
+    with scripted(kind, run_dir, failing(wrong)) as (client, _), pytest.raises(ValidatorUnavailable):
+        client.validate("sess_1")
+    ours = failing(wrong, error_details_pb2.ErrorInfo(reason="INVALID_FIELD", domain="trustlayer"))
+    with scripted(kind, run_dir, ours) as (client, _), pytest.raises(CallFailed):
         client.validate("sess_1")
 
 

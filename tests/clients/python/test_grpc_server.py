@@ -22,6 +22,7 @@ LOCAL = "127.0.0.1"
 METHODS = {
     f"/{SERVICE}/Admin": Need(mode=Mode.ADVANCED, roles_any=("admin",)),
     f"/{SERVICE}/Maybe": Need(optional=True),
+    f"/{SERVICE}/Wrong": Need(route="x" * 129),
     "/shop.v1.Health/*": PUBLIC,
 }
 DEVICE = ("x-device-fingerprint", "device")
@@ -232,6 +233,17 @@ def test_a_method_may_take_a_session_or_none(channel: grpc.Channel, grace: str) 
 def test_a_service_may_need_none(channel: grpc.Channel, grace: str) -> None:
     check: Any = channel.unary_unary("/shop.v1.Health/Check")
     assert check(b"", timeout=10) == check(b"", metadata=(_bearer(grace),), timeout=10) == b"nobody"
+
+
+def test_a_question_that_is_wrong_is_the_servers_mistake(channel: grpc.Channel, grace: str) -> None:
+    assert _refused(channel, "Wrong", _bearer(grace)) == ("INTERNAL", "INTERNAL")
+
+
+def test_a_cookie_comes_before_a_bearer_as_in_http(channel: grpc.Channel, grace: str) -> None:
+    assert _refused(channel, "Whoami", ("cookie", "session_id=nonsense"), _bearer(grace)) == (
+        "UNAUTHENTICATED",
+        "MALFORMED",
+    )
 
 
 def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel) -> None:

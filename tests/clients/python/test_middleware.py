@@ -192,6 +192,24 @@ def test_a_view_is_not_public_because_the_one_that_it_extends_is(site: Site) -> 
         assert site.refused("/extended") == (401, "SESSION_MISSING")
 
 
+def test_what_extends_a_guarded_view_of_django_is_guarded_like_it(site: Site) -> None:
+    if site.kind.startswith("django"):
+        for path in ("/extended-admin", "/admin-instance"):
+            assert site.refused(path, [cookie(site.reader), *STRICT]) == (403, "ROLE_MISSING"), path
+            assert site.get(path, [cookie(site.admin), *STRICT]).json == {"email": "root@example.org"}, path
+
+
+def test_a_slash_behind_a_path_takes_nothing_off_what_it_needs(site: Site) -> None:
+    if site.kind == "flask":  # of these the only one that takes both for the same
+        for path in ("/listed", "/listed/"):
+            assert site.refused(path, [cookie(site.reader)]) == (403, "ROLE_MISSING"), path
+            assert site.get(path, [cookie(site.admin)]).status == 200
+
+
+def test_a_question_that_is_wrong_is_the_apps_mistake_and_lets_nobody_pass(site: Site) -> None:
+    assert site.refused("/wrong", [cookie(site.admin)]) == (500, "INTERNAL")
+
+
 def test_a_route_may_take_a_session_or_none(site: Site) -> None:
     for headers, email in (((), None), ([cookie("nonsense")], None), ([cookie(site.reader)], "ada@example.org")):
         answer = site.get("/maybe", headers)

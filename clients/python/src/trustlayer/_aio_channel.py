@@ -15,7 +15,7 @@ import grpc
 
 from trustlayer._calls import CHANNEL_OPTIONS, Attempts, default_timeout
 from trustlayer._channel import no_stream
-from trustlayer.errors import CallFailed, Failure, read_failure
+from trustlayer.errors import CallFailed, Failure, closed, read_failure
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -78,14 +78,19 @@ class LoopChannel(grpc.aio.Channel):
         _Process.channels.add(self)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a channel of any loop."""
         return bool(self._opened)
 
     def current(self) -> _Opened:
-        """Give the running loop's channel. Raises `RuntimeError` when closed, or where it cannot work."""
+        """Give the running loop's channel. Raises `CallFailed` when closed, `RuntimeError` where it cannot work."""
         if self._closed:
-            raise RuntimeError("the client is closed")
+            raise closed()
         _Process.check()
         loop = asyncio.get_running_loop()
         opened = self._opened.get(loop)
@@ -175,8 +180,17 @@ class UnaryCall(Generic[Request, Response]):
                 delay = attempts.delay_before_next(failure)
                 if delay is None:
                     raise CallFailed(failure) from error
+            except asyncio.CancelledError:
+                if self._channel.is_closed and not _is_being_cancelled():
+                    raise closed() from None  # by `close`, which gRPC tells like a cancellation
+                raise
             else:
                 if response is None:  # so grpc.aio says that it could not parse it
                     raise CallFailed(Failure(grpc.StatusCode.INTERNAL, message="the answer cannot be read"))
                 return response
             await asyncio.sleep(delay)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import grpc
 
 from trustlayer._calls import CHANNEL_OPTIONS, Attempts, default_timeout
-from trustlayer.errors import CallFailed, read_failure
+from trustlayer.errors import CallFailed, closed, read_failure
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -29,10 +29,15 @@ class ProcessChannel(grpc.Channel):
         self._channels: dict[int, grpc.Channel] = {}
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def current(self) -> grpc.Channel:
-        """Give this process' channel. Raises `RuntimeError` when closed."""
+        """Give this process' channel. Raises `CallFailed` when closed."""
         if self._closed:
-            raise RuntimeError("the client is closed")
+            raise closed()
         pid = os.getpid()
         channel = self._channels.get(pid)
         if channel is None:
@@ -122,6 +127,10 @@ class UnaryCall(Generic[Request, Response]):
         while True:
             try:
                 return call(request, timeout=attempts.time_left, **named)
+            except ValueError:  # so gRPC refuses a channel that another thread has just closed
+                if not self._channel.is_closed:
+                    raise
+                raise closed() from None
             except grpc.RpcError as error:
                 failure = read_failure(error)
                 delay = attempts.delay_before_next(failure)

@@ -70,7 +70,7 @@ class Client:
         return verdict(answer)
 
     async def close(self) -> None:
-        """Close the running loop's connection. Calls after that raise `RuntimeError`."""
+        """Close the running loop's connection. Calls after that, and those in flight, fail as unavailable."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -2,20 +2,20 @@
 
     app.add_middleware(TrustLayerMiddleware, client=aio.Client(SOCKET), routes={"/login": PUBLIC})
 
-Requests and websockets pass with a session, or not at all: a websocket is refused before it is accepted. The session
-is `request.state.session` in Starlette and FastAPI, and `scope["trustlayer.session"]`; `None` where a route needs
-none.
+Requests and websockets pass with a session, or not at all: a websocket is refused before it is accepted. What is
+validated is how they begin: who keeps a websocket or a long answer open asks again with `requires`. The session is
+`request.state.session` in Starlette and FastAPI, and `scope["trustlayer.session"]`; `None` where a route needs none.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from trustlayer.aio import Client
-from trustlayer.errors import SessionDenied, ValidatorUnavailable
-from trustlayer.guard import PUBLIC, Need, Refused, Routes
+from trustlayer.errors import CallFailed, SessionDenied, ValidatorUnavailable
+from trustlayer.guard import PUBLIC, Need, Outcome, Refused, Routes
 from trustlayer.http_requests import Carried, RequestReader
 from trustlayer.v1 import types_pb2
-from trustlayer.validation import Mode, Validation
+from trustlayer.validation import Mode
 
 __all__ = ["PUBLIC", "Need", "Refused", "TrustLayerMiddleware", "requires"]
 
@@ -65,7 +65,9 @@ class TrustLayerMiddleware:
         guarded = _Guarded(self._client, self._carried(scope))
         answer = _Answer(scope, receive, send)
         try:
-            session = await guarded.session_for(self._routes.need_of(_path(scope)))
+            session = None
+            for need in self._routes.needs_of(_path(scope)):
+                session = await guarded.session_for(need)
             state = {**scope.get("state", {}), "session": session}
             passed = {**scope, "state": state, SESSION_KEY: session, _GUARD_KEY: guarded}
             await self._app(passed, answer.receive, answer.send)
@@ -86,20 +88,16 @@ class _Guarded:
     def __init__(self, client: Client, carried: Carried) -> None:
         self._client = client
         self._carried = carried
-        self._known: dict[tuple[Mode, str], Validation] = {}
 
     async def session_for(self, need: Need) -> types_pb2.Session | None:
-        """Validate for this need. The sidecar is asked once for each mode and rule. Raises `Refused`."""
+        """Validate for this need. Asks each time: a yes from before a long wait is none now. Raises `Refused`."""
         asked = need.arguments(self._carried)
         if asked is None:
             return None
-        known = self._known.get((need.mode, need.route))
-        if known is not None:
-            return need.settle(known)
-        answer: Validation | SessionDenied | ValidatorUnavailable
+        answer: Outcome
         try:
-            answer = self._known[need.mode, need.route] = await self._client.validate(**asked)
-        except (SessionDenied, ValidatorUnavailable) as error:
+            answer = await self._client.validate(**asked)
+        except (SessionDenied, ValidatorUnavailable, CallFailed) as error:
             answer = error
         return need.settle(answer)
 
@@ -155,18 +153,24 @@ def _path(scope: Scope) -> str:
 
 
 def requires(
-    *, mode: Mode = Mode.DEFAULT, route: str = "", roles_any: Sequence[str] = ()
+    *,
+    mode: Mode = Mode.DEFAULT,
+    route: str = "",
+    roles_any: Collection[str] | None = None,
+    roles_all: Collection[str] | None = None,
 ) -> Callable[..., Awaitable[types_pb2.Session]]:
     """Make what a route of FastAPI depends on; it gives the session. Needs the middleware around the app.
 
         @app.get("/admin")
         async def admin(session: Annotated[Session, Depends(requires(mode=Mode.STRICT, roles_any=["admin"]))]): ...
 
-    In Starlette: `session = await requires(mode=Mode.STRICT)(request)`. Comes on top of what the path needs.
+    In Starlette: `session = await requires(mode=Mode.STRICT)(request)`. Comes on top of what the path needs. Each
+    await asks the sidecar anew, so that it can stand before each message of a websocket. Raises `ValueError` as
+    `Need` does.
     """
     from starlette.requests import HTTPConnection  # noqa: PLC0415 - who uses ASGI alone need not have it
 
-    need = Need(mode=mode, route=route, roles_any=tuple(roles_any))
+    need = Need(mode=mode, route=route, roles_any=roles_any, roles_all=roles_all)
 
     async def session_of(connection: HTTPConnection) -> types_pb2.Session:
         guarded: _Guarded | None = connection.scope.get(_GUARD_KEY)

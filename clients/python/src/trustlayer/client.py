@@ -69,7 +69,7 @@ class Client:
         return verdict(answer)
 
     def close(self) -> None:
-        """Close this process' connection. Calls after that raise `RuntimeError`."""
+        """Close this process' connection. Calls after that, and those in flight, fail as unavailable."""
         self._channel.close()
 
     def __enter__(self) -> Self:

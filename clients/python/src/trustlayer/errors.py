@@ -157,6 +157,11 @@ class CallFailed(_FailedError):
     """A call was refused or could not be made; `validate` raises it only for a question that is wrong itself."""
 
 
+def closed() -> CallFailed:
+    """Say that the client was closed, by the app itself: nobody can be asked any more."""
+    return CallFailed(Failure(grpc.StatusCode.UNAVAILABLE, message="the client is closed"))
+
+
 def read_failure(error: grpc.RpcError) -> Failure:
     """Read what a failed call says. Details that cannot be read, or are of kinds not known here, are passed over."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):

@@ -3,7 +3,7 @@
     grpc.aio.server(interceptors=[AioSessionInterceptor(aio.Client(SOCKET), methods={"/grpc.health.v1.Health/*":
     PUBLIC})])
 
-Methods are called with a session, or not at all. It is `current_session()` in the handler; `None` where a method
+Methods are called with a session, or not at all; of a stream its beginning is validated. It is `current_session()` in the handler; `None` where a method
 needs none. The session id comes as metadata `authorization: Bearer …`, or as a cookie from browsers that speak
 gRPC-Web.
 """
@@ -17,8 +17,8 @@ import grpc
 
 from trustlayer import aio
 from trustlayer.client import Client
-from trustlayer.errors import SessionDenied, ValidatorUnavailable
-from trustlayer.guard import PUBLIC, Need, Refused, Routes
+from trustlayer.errors import CallFailed, SessionDenied, ValidatorUnavailable
+from trustlayer.guard import PUBLIC, Need, Outcome, Refused, Routes
 from trustlayer.http_requests import Carried, RequestReader
 from trustlayer.v1 import types_pb2
 
@@ -73,7 +73,7 @@ class SessionInterceptor(_Interceptor, grpc.ServerInterceptor):
         *,
         need: Need | None = None,
         methods: Mapping[str, Need] | None = None,
-        session_id_from: Sequence[str] = ("bearer", "cookie:session_id"),
+        session_id_from: Sequence[str] = ("cookie:session_id", "bearer"),
         trusted_proxies: Sequence[str] = (),
         device_fingerprint_header: str = "x-device-fingerprint",
     ) -> None:
@@ -126,10 +126,10 @@ class SessionInterceptor(_Interceptor, grpc.ServerInterceptor):
         asked = need.arguments(self._carried(context))
         if asked is None:
             return None
-        answer: Any
+        answer: Outcome
         try:
             answer = self._client.validate(**asked)
-        except (SessionDenied, ValidatorUnavailable) as error:
+        except (SessionDenied, ValidatorUnavailable, CallFailed) as error:
             answer = error
         return need.settle(answer)
 
@@ -143,7 +143,7 @@ class AioSessionInterceptor(_Interceptor, grpc.aio.ServerInterceptor):
         *,
         need: Need | None = None,
         methods: Mapping[str, Need] | None = None,
-        session_id_from: Sequence[str] = ("bearer", "cookie:session_id"),
+        session_id_from: Sequence[str] = ("cookie:session_id", "bearer"),
         trusted_proxies: Sequence[str] = (),
         device_fingerprint_header: str = "x-device-fingerprint",
     ) -> None:
@@ -195,10 +195,10 @@ class AioSessionInterceptor(_Interceptor, grpc.aio.ServerInterceptor):
         asked = need.arguments(self._carried(context))
         if asked is None:
             return None
-        answer: Any
+        answer: Outcome
         try:
             answer = await self._client.validate(**asked)
-        except (SessionDenied, ValidatorUnavailable) as error:
+        except (SessionDenied, ValidatorUnavailable, CallFailed) as error:
             answer = error
         return need.settle(answer)
 

@@ -11,8 +11,8 @@ from typing import Final
 
 UNIX: Final = "unix"
 """Among trusted proxies: whoever connects without an address, over a Unix socket."""
-_NOT_A_SESSION_ID: Final = ""
-"""Stands for what was sent in the place of a session id and cannot be one: the sidecar denies it as MALFORMED."""
+NOT_A_SESSION_ID: Final = ""
+"""Stands for what was sent in the place of a session id and cannot be one: MALFORMED, without asking."""
 _MAX_ADDRESSES: Final = 32
 _MAX_DEVICE_BYTES: Final = 512
 _MAX_USER_AGENT_BYTES: Final = 1_024
@@ -87,13 +87,14 @@ class RequestReader:
             values = set(_values(place, headers))
             if values:
                 value = values.pop()
-                return value if not values and len(value) <= _MAX_SESSION_ID_CHARS else _NOT_A_SESSION_ID
+                return value if not values and len(value) <= _MAX_SESSION_ID_CHARS else NOT_A_SESSION_ID
         return None
 
     def _client_ip(self, peer: str, forwarded: Sequence[str]) -> str:
         """Walk from the peer along what trusted proxies wrote, to the first address that is none of theirs.
 
-        Empty where that cannot be read: never a guess, for what stands left of it the client may have written.
+        Empty where that cannot be read, or there are too many: never a guess, for what stands left of it the client
+        may have written.
         """
         address = _address(peer)
         if address is None and not (peer in ("", UNIX) and self._trusts_unix):
@@ -101,7 +102,9 @@ class RequestReader:
         if address is not None and not self._is_trusted(address):
             return str(address)
         elements = ",".join(forwarded).split(",") if forwarded else []
-        for element in elements[: -_MAX_ADDRESSES - 1 : -1]:
+        if len(elements) > _MAX_ADDRESSES:
+            return ""
+        for element in reversed(elements):
             address = _address(_without_port(element.strip(" \t")))
             if address is None:
                 return ""

@@ -78,8 +78,12 @@ def _refused(session_id: str) -> SessionDenied | CallFailed:
 
 
 def verdict(answer: validator_pb2.ValidateResponse) -> Validation:
-    """Give the yes, or raise the no. An answer that is neither is no answer."""
+    """Give the yes, or raise the no. An answer that is neither is no answer, and nor is a session of nobody."""
     if answer.HasField("session"):
+        if not answer.session.handle or not answer.session.user.id:
+            raise ValidatorUnavailable(
+                Failure(grpc.StatusCode.UNKNOWN, message="the answer holds a session of nobody")
+            )
         return Validation(session=answer.session, freshness=answer.freshness)
     if answer.HasField("denial"):
         raise SessionDenied(DenialReason(answer.denial.reason), answer.denial.message)
@@ -87,5 +91,6 @@ def verdict(answer: validator_pb2.ValidateResponse) -> Validation:
 
 
 def no_verdict(error: CallFailed) -> CallFailed | ValidatorUnavailable:
-    """Say what a validation that failed means: unavailable, unless the app's own question is wrong."""
-    return error if error.code is grpc.StatusCode.INVALID_ARGUMENT else ValidatorUnavailable(error.failure)
+    """Say what a validation that failed means: unavailable, unless a sidecar calls the question itself wrong."""
+    is_wrong = error.code is grpc.StatusCode.INVALID_ARGUMENT and error.failure.is_answer
+    return error if is_wrong else ValidatorUnavailable(error.failure)

@@ -7,15 +7,15 @@ Requests pass with a session, or not at all. It is `environ["trustlayer.session"
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, ParamSpec
 
 from trustlayer.client import Client
-from trustlayer.errors import SessionDenied, ValidatorUnavailable
-from trustlayer.guard import PUBLIC, Need, Refused, Routes
+from trustlayer.errors import CallFailed, SessionDenied, ValidatorUnavailable
+from trustlayer.guard import PUBLIC, Need, Outcome, Refused, Routes
 from trustlayer.http_requests import Carried, RequestReader
 from trustlayer.v1 import types_pb2
-from trustlayer.validation import Mode, Validation
+from trustlayer.validation import Mode
 
 __all__ = ["PUBLIC", "Need", "Refused", "TrustLayerMiddleware", "requires"]
 
@@ -58,7 +58,9 @@ class TrustLayerMiddleware:
         """Let a request pass, or answer it."""
         guarded = Guarded(self._client, carried(self._reader, environ))
         try:
-            session = guarded.session_for(self._routes.need_of(_path(environ)))
+            session = None
+            for need in self._routes.needs_of(_path(environ)):
+                session = guarded.session_for(need)
         except Refused as refused:
             start_response(f"{refused.status:d} {refused.status.phrase}", refused.headers)
             return [refused.body]
@@ -84,20 +86,16 @@ class Guarded:
         """`carried` is what was read of the request."""
         self._client = client
         self._carried = carried
-        self._known: dict[tuple[Mode, str], Validation] = {}
 
     def session_for(self, need: Need) -> types_pb2.Session | None:
-        """Validate for this need. The sidecar is asked once for each mode and rule. Raises `Refused`."""
+        """Validate for this need. Asks each time: a yes from before a long wait is none now. Raises `Refused`."""
         asked = need.arguments(self._carried)
         if asked is None:
             return None
-        known = self._known.get((need.mode, need.route))
-        if known is not None:
-            return need.settle(known)
-        answer: Validation | SessionDenied | ValidatorUnavailable
+        answer: Outcome
         try:
-            answer = self._known[need.mode, need.route] = self._client.validate(**asked)
-        except (SessionDenied, ValidatorUnavailable) as error:
+            answer = self._client.validate(**asked)
+        except (SessionDenied, ValidatorUnavailable, CallFailed) as error:
             answer = error
         return need.settle(answer)
 
@@ -109,7 +107,11 @@ def _path(environ: Environ) -> str:
 
 
 def requires(
-    *, mode: Mode = Mode.DEFAULT, route: str = "", roles_any: Sequence[str] = ()
+    *,
+    mode: Mode = Mode.DEFAULT,
+    route: str = "",
+    roles_any: Collection[str] | None = None,
+    roles_all: Collection[str] | None = None,
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
     """Decorate a view of Flask; `g.session` is the session in it. Needs the middleware around the app.
 
@@ -117,11 +119,12 @@ def requires(
         @requires(mode=Mode.STRICT, roles_any=["admin"])
         def admin(): ...
 
-    Comes on top of what the path needs, and stands below the decorator that makes the view a route.
+    Comes on top of what the path needs, and stands below the decorator that makes the view a route. Raises
+    `ValueError` as `Need` does.
     """
     from flask import g, request  # noqa: PLC0415 - who uses WSGI alone need not have it
 
-    need = Need(mode=mode, route=route, roles_any=tuple(roles_any))
+    need = Need(mode=mode, route=route, roles_any=roles_any, roles_all=roles_all)
 
     def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
         @functools.wraps(view)

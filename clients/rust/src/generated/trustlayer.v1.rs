@@ -122,7 +122,8 @@ pub struct User {
     #[prost(message, optional, tag="15")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// What an app learns of a session that is active. It holds no session id.
+/// What an app learns of a session that is active. It holds no session id, but
+/// always a handle and a user with an id: without them it is no answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Session {
     /// Public name of the session (`sh_…`), safe to list and to log.

@@ -65,6 +65,21 @@ class Extended(Base):
     pass
 
 
+class ExtendedAdmin(Admin):
+    pass
+
+
+@requires(roles_any=["admin"])
+class Feed:
+    def __call__(self, request: HttpRequest) -> JsonResponse:
+        return show(request)
+
+
+@requires(route="x" * 129)
+def show_wrong(request: HttpRequest) -> JsonResponse:
+    return show(request)
+
+
 urlpatterns = [
     path("base", Base.as_view()),
     path("extended", Extended.as_view()),
@@ -74,6 +89,9 @@ urlpatterns = [
     path("maybe", show_maybe),
     path("admin", Admin.as_view()),
     path("named", show_named),
+    path("extended-admin", ExtendedAdmin.as_view()),
+    path("admin-instance", Feed()),
+    path("wrong", show_wrong),
 ]
 
 app = get_wsgi_application()

@@ -37,6 +37,11 @@ async def admin(
     return _shown(session)
 
 
+@app.get("/wrong")
+async def wrong(request: Request) -> dict[str, Any]:
+    return _shown(await requires(route="x" * 129)(request))
+
+
 @app.get("/named")
 async def named(request: Request) -> dict[str, Any]:
     return _shown(await requires(route="no-such-rule")(request))

@@ -10,10 +10,16 @@ from trustlayer.v1.types_pb2 import Session
 from trustlayer.wsgi import PUBLIC, Need, TrustLayerMiddleware, requires
 
 app = Flask(__name__)
+app.url_map.strict_slashes = False
 app.wsgi_app = TrustLayerMiddleware(  # type: ignore[method-assign]
     app.wsgi_app,
     client=Client(os.environ["APP_SIDECAR_SOCKET"], timeout=10.0),
-    routes={"/public": PUBLIC, "/open/*": PUBLIC, "/maybe": Need(optional=True)},
+    routes={
+        "/public": PUBLIC,
+        "/open/*": PUBLIC,
+        "/maybe": Need(optional=True),
+        "/listed": Need(roles_any=["admin"]),
+    },
     trusted_proxies=["127.0.0.9"],
 )
 
@@ -25,6 +31,7 @@ def _shown(session: Session | None) -> dict[str, Any]:
 @app.get("/whoami")
 @app.get("/public")
 @app.get("/maybe")
+@app.get("/listed")
 def show() -> dict[str, Any]:
     return _shown(request.environ["trustlayer.session"])
 
@@ -37,6 +44,12 @@ def open_to_all(rest: str) -> dict[str, Any]:
 @app.get("/admin")
 @requires(mode=Mode.STRICT, roles_any=["admin"])
 def admin() -> dict[str, Any]:
+    return _shown(g.session)
+
+
+@app.get("/wrong")
+@requires(route="x" * 129)
+def wrong() -> dict[str, Any]:
     return _shown(g.session)
 
 

@@ -318,7 +318,9 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
-    """What an app learns of a session that is active. It holds no session id."""
+    """What an app learns of a session that is active. It holds no session id, but
+    always a handle and a user with an id: without them it is no answer.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -175,7 +175,8 @@ export const UserSchema: GenMessage<User> = /*@__PURE__*/
   messageDesc(file_trustlayer_v1_types, 1);
 
 /**
- * What an app learns of a session that is active. It holds no session id.
+ * What an app learns of a session that is active. It holds no session id, but
+ * always a handle and a user with an id: without them it is no answer.
  *
  * @generated from message trustlayer.v1.Session
  */

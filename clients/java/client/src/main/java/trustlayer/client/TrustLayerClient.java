@@ -246,12 +246,20 @@ public final class TrustLayerClient implements AutoCloseable {
         static Validation of(ValidateResponse answer, StatusRuntimeException error) {
             if (error != null) {
                 Failure failure = Failure.of(error);
-                throw failure.code() == Status.Code.INVALID_ARGUMENT
+                throw failure.code() == Status.Code.INVALID_ARGUMENT && failure.isAnswer()
                         ? new CallFailedException(failure, error)
                         : new ValidatorUnavailableException(failure, error);
             }
             return switch (answer.getResultCase()) {
-                case SESSION -> new Validation(answer.getSession(), answer.getFreshness());
+                case SESSION -> {
+                    // Nobody's session is no yes: an app would look for what belongs to the user "".
+                    if (answer.getSession().getHandle().isEmpty()
+                            || answer.getSession().getUser().getId().isEmpty()) {
+                        throw new ValidatorUnavailableException(
+                                Failure.of(Status.Code.UNKNOWN, "the answer holds a session of nobody"), null);
+                    }
+                    yield new Validation(answer.getSession(), answer.getFreshness());
+                }
                 case DENIAL -> throw new SessionDeniedException(answer.getDenial());
                 default ->
                     throw new ValidatorUnavailableException(

@@ -7,19 +7,26 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.google.protobuf.Any;
 import com.google.rpc.ErrorInfo;
 import io.grpc.MethodDescriptor;
+import io.grpc.ServerServiceDefinition;
 import io.grpc.ServiceDescriptor;
 import io.grpc.Status;
 import io.grpc.protobuf.ProtoMethodDescriptorSupplier;
 import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ServerCalls;
 import io.grpc.stub.StreamObserver;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import trustlayer.v1.Denial;
 import trustlayer.v1.DenialReason;
 import trustlayer.v1.IdentityServiceGrpc;
@@ -28,6 +35,7 @@ import trustlayer.v1.LoginResponse;
 import trustlayer.v1.Session;
 import trustlayer.v1.SessionServiceGrpc;
 import trustlayer.v1.TrustTokenServiceGrpc;
+import trustlayer.v1.User;
 import trustlayer.v1.ValidateRequest;
 import trustlayer.v1.ValidateResponse;
 import trustlayer.v1.ValidatorServiceGrpc;
@@ -38,7 +46,9 @@ class AnswersTest {
             ValidateRequest.newBuilder().setSessionId("sess_a-session-id").build();
     private static final Duration LONG = Duration.ofSeconds(60);
     private static final ValidateResponse YES = ValidateResponse.newBuilder()
-            .setSession(Session.newBuilder().setHandle("sh_1"))
+            .setSession(Session.newBuilder()
+                    .setHandle("sh_1")
+                    .setUser(User.newBuilder().setId("usr_1")))
             .build();
 
     @TempDir
@@ -46,6 +56,7 @@ class AnswersTest {
 
     private final AtomicInteger calls = new AtomicInteger();
     private Throwable error;
+    private boolean messageFirst;
     private int errors = Integer.MAX_VALUE;
     private ValidateResponse answer = YES;
     private ScriptedSidecar sidecar;
@@ -78,6 +89,9 @@ class AnswersTest {
 
     private <A> void say(StreamObserver<A> observer, A said) {
         if (calls.incrementAndGet() <= errors && error != null) {
+            if (messageFirst) {
+                observer.onNext(said);
+            }
             observer.onError(error);
         } else {
             observer.onNext(said);
@@ -162,6 +176,58 @@ class AnswersTest {
     void anAnswerThatIsNeitherASessionNorADenialIsUnavailable() {
         answer = ValidateResponse.getDefaultInstance();
         assertThrows(ValidatorUnavailableException.class, () -> client.validate(QUESTION, LONG));
+    }
+
+    @ParameterizedTest
+    @CsvSource({"'', ''", "sh_1, ''", "'', usr_1"})
+    void aSessionOfNobodyIsUnavailable(String handle, String user) {
+        answer = ValidateResponse.newBuilder()
+                .setSession(Session.newBuilder()
+                        .setHandle(handle)
+                        .setUser(User.newBuilder().setId(user)))
+                .build();
+        ValidatorUnavailableException nobody =
+                assertThrows(ValidatorUnavailableException.class, () -> client.validate(QUESTION, LONG));
+        assertEquals(Status.Code.UNKNOWN, nobody.failure().code());
+    }
+
+    @Test
+    void anAnswerThatEndsInAnErrorIsNone() {
+        error = Status.INTERNAL.asRuntimeException();
+        messageFirst = true;
+        assertThrows(ValidatorUnavailableException.class, () -> client.validate(QUESTION, LONG));
+        ExecutionException later = assertThrows(
+                ExecutionException.class,
+                () -> client.validateAsync(QUESTION, LONG).get());
+        assertEquals(ValidatorUnavailableException.class, later.getCause().getClass());
+    }
+
+    @Test
+    @Timeout(value = 60, unit = TimeUnit.SECONDS)
+    void anAnswerWithoutAMessageEndsTheCall() throws Exception {
+        // Of a server stream, since gRPC's server sends no such answer for a unary method.
+        MethodDescriptor<ValidateRequest, ValidateResponse> stream =
+                ValidatorServiceGrpc.getValidateMethod().toBuilder()
+                        .setType(MethodDescriptor.MethodType.SERVER_STREAMING)
+                        .build();
+        ServerServiceDefinition silent = ServerServiceDefinition.builder(ValidatorServiceGrpc.SERVICE_NAME)
+                .addMethod(stream, ServerCalls.asyncServerStreamingCall((request, observer) -> observer.onCompleted()))
+                .build();
+        try (ScriptedSidecar other = new ScriptedSidecar(directory.resolve("silent"), () -> silent);
+                TrustLayerClient asking = TrustLayerClient.open(other.socket())) {
+            ExecutionException failed = assertThrows(
+                    ExecutionException.class,
+                    () -> asking.validateAsync(QUESTION).get(30, TimeUnit.SECONDS));
+            assertEquals(ValidatorUnavailableException.class, failed.getCause().getClass());
+        }
+    }
+
+    @Test
+    void onlyASidecarSaysThatTheQuestionIsWrong() {
+        error = Status.INVALID_ARGUMENT.asRuntimeException();
+        assertThrows(ValidatorUnavailableException.class, () -> client.validate(QUESTION, LONG));
+        error = ours(Status.Code.INVALID_ARGUMENT, info("trustlayer", "INVALID_FIELD"));
+        assertThrows(CallFailedException.class, () -> client.validate(QUESTION, LONG));
     }
 
     @Test

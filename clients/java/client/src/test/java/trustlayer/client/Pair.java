@@ -12,7 +12,9 @@ import java.nio.file.Path;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import trustlayer.v1.GetStatusRequest;
 import trustlayer.v1.RequestContext;
+import trustlayer.v1.ValidatorServiceGrpc;
 
 /** A real Flowless with a real sidecar (tools/pair.py), which end with this object, or with the JVM. */
 public final class Pair implements AutoCloseable {
@@ -74,6 +76,22 @@ public final class Pair implements AutoCloseable {
             }
         } catch (IOException error) {
             throw new UncheckedIOException(error);
+        }
+    }
+
+    /** Start the sidecar again, and wait until this client has found it, so that the next test does. */
+    public void startSidecar(TrustLayerClient client) throws InterruptedException {
+        tell("start-sidecar");
+        long begun = System.nanoTime();
+        while (true) {
+            try {
+                client.call(ValidatorServiceGrpc.getGetStatusMethod(), GetStatusRequest.getDefaultInstance());
+                return;
+            } catch (CallFailedException notYet) {
+                if (System.nanoTime() - begun > TimeUnit.SECONDS.toNanos(30)) {
+                    throw notYet;
+                }
+            }
         }
     }
 

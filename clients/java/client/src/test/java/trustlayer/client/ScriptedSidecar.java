@@ -15,9 +15,11 @@ import java.util.concurrent.TimeUnit;
 /** A gRPC server on a Unix socket that answers what no sidecar of this version would. */
 final class ScriptedSidecar implements AutoCloseable {
     private final EventLoopGroup threads = new MultiThreadIoEventLoopGroup(1, NioIoHandler.newFactory());
+    private final Path socket;
     private final Server server;
 
     ScriptedSidecar(Path socket, BindableService... services) throws IOException {
+        this.socket = socket;
         NettyServerBuilder builder = NettyServerBuilder.forAddress(UnixDomainSocketAddress.of(socket))
                 .channelType(NioServerDomainSocketChannel.class)
                 .bossEventLoopGroup(threads)
@@ -26,6 +28,10 @@ final class ScriptedSidecar implements AutoCloseable {
             builder.addService(service);
         }
         server = builder.build().start();
+    }
+
+    Path socket() {
+        return socket;
     }
 
     @Override

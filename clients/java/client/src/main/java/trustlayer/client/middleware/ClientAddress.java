@@ -17,10 +17,13 @@ import java.util.regex.Pattern;
  */
 final class ClientAddress {
     private static final int MOST_ELEMENTS = 32;
-    private static final String NUMBER = "(?:0|[1-9][0-9]{0,2})";
-    private static final Pattern V4 = Pattern.compile("(" + NUMBER + "(?:\\." + NUMBER + "){3})(?::[0-9]{1,5})?");
-    private static final Pattern V6 = Pattern.compile("\\[([0-9A-Fa-f:.]{2,45})](?::[0-9]{1,5})?");
-    private static final Pattern BARE_V6 = Pattern.compile("([0-9A-Fa-f.]*:[0-9A-Fa-f:.]+)");
+    private static final String NUMBER = "(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])";
+    private static final String PORT = "(?::[0-9]{1,5})?";
+    private static final Pattern V4 = Pattern.compile(NUMBER + "\\." + NUMBER + "\\." + NUMBER + "\\." + NUMBER + PORT);
+    /** With a colon, and none of a name's letters in front: InetAddress reads it or throws, and looks nothing up. */
+    private static final String V6 = "([0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,40})";
+
+    private static final List<Pattern> V6S = List.of(Pattern.compile(V6), Pattern.compile("\\[" + V6 + "]" + PORT));
 
     private final List<Network> trusted;
 
@@ -29,16 +32,14 @@ final class ClientAddress {
         this.trusted = trusted.stream().map(Network::of).toList();
     }
 
-    /** Return the client IP; empty when there is none. {@code lines}: of X-Forwarded-For, in their order. */
+    /** Return the client IP; empty when there is none. {@code peer}: null for a Unix socket; {@code lines}: of the header. */
     String find(String peer, List<String> lines) {
-        InetAddress current = read(peer.replaceFirst("%.*", ""));
+        InetAddress current = peer == null ? null : read(peer.replaceFirst("%.*", ""));
         List<String> elements = new ArrayList<>();
         lines.forEach(line -> elements.addAll(Arrays.asList(line.split(",", -1))));
-        int last = elements.size() - 1;
-        int looked = 0;
+        int last = elements.size() > MOST_ELEMENTS ? -1 : elements.size() - 1;
         while (current != null && isTrusted(current)) {
-            boolean more = last >= 0 && looked++ < MOST_ELEMENTS;
-            current = more ? read(elements.get(last--).strip()) : null;
+            current = last >= 0 ? read(elements.get(last--).strip()) : null;
         }
         return current == null ? "" : current.getHostAddress();
     }
@@ -49,17 +50,25 @@ final class ClientAddress {
 
     /** Read an address with or without a port; {@code null} for all else. No name is ever looked up. */
     private static InetAddress read(String text) {
-        for (Pattern pattern : List.of(V4, V6, BARE_V6)) {
-            Matcher found = pattern.matcher(text);
-            if (found.matches()) {
-                try {
-                    return InetAddress.getByName(found.group(1));
-                } catch (UnknownHostException notOne) {
-                    return null;
+        try {
+            Matcher four = V4.matcher(text);
+            if (four.matches()) {
+                byte[] bytes = new byte[4];
+                for (int index = 0; index < bytes.length; index++) {
+                    bytes[index] = (byte) Integer.parseInt(four.group(index + 1));
+                }
+                return InetAddress.getByAddress(bytes);
+            }
+            for (Pattern pattern : V6S) {
+                Matcher six = pattern.matcher(text);
+                if (six.matches()) {
+                    return InetAddress.getByName(six.group(1));
                 }
             }
+            return null;
+        } catch (UnknownHostException notOne) {
+            return null;
         }
-        return null;
     }
 
     private record Network(byte[] address, int prefix) {

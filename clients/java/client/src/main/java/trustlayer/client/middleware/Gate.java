@@ -11,6 +11,7 @@ import trustlayer.v1.ValidateRequest;
 
 /** May this request pass? What the filter and the interceptor share. */
 final class Gate {
+    private static final int MOST_SESSION_ID_BYTES = 128;
     private static final int MOST_DEVICE_BYTES = 512;
     private static final int MOST_USER_AGENT_BYTES = 1_024;
 
@@ -20,13 +21,25 @@ final class Gate {
         this.client = client;
     }
 
-    /** Either a session, or why not. */
+    /** A session, or why not; neither where nobody passes as nobody. */
     record Decision(Session session, Refusal refusal) {}
 
     /** Decide. What fails in any way does not pass; an interrupt of the waiting thread stays set. */
     Decision decide(Requirement requirement, SessionIds ids, RequestContext context) {
+        if (requirement.need() == Requirement.Need.NOTHING) {
+            return new Decision(null, null);
+        }
+        Decision decision = ask(requirement, ids, context);
+        boolean nobody = decision.refusal() != null && decision.refusal().kind() == Refusal.Kind.UNAUTHENTICATED;
+        return nobody && requirement.need() == Requirement.Need.OPTIONAL ? new Decision(null, null) : decision;
+    }
+
+    private Decision ask(Requirement requirement, SessionIds ids, RequestContext context) {
         if (!ids.isOne()) {
             return new Decision(null, ids.isEmpty() ? Refusal.MISSING : Refusal.AMBIGUOUS);
+        }
+        if (ids.one().getBytes(StandardCharsets.UTF_8).length > MOST_SESSION_ID_BYTES) {
+            return new Decision(null, Refusal.TOO_LONG);
         }
         ValidateRequest question = ValidateRequest.newBuilder()
                 .setSessionId(ids.one())
@@ -44,7 +57,7 @@ final class Gate {
         } catch (ValidatorUnavailableException unavailable) {
             return new Decision(null, Refusal.of(unavailable.failure()));
         } catch (CallFailedException wrong) {
-            return new Decision(null, Refusal.of(wrong.failure()));
+            return new Decision(null, Refusal.WRONG);
         } catch (InterruptedException gaveUp) {
             Thread.currentThread().interrupt();
             return new Decision(null, Refusal.UNKNOWN);

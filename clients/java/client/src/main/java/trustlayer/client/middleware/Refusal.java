@@ -8,7 +8,7 @@ import trustlayer.v1.DenialReason;
 /**
  * Why a request does not pass, as the sidecar's own gate says it.
  *
- * @param kind who are you, not you, or cannot know
+ * @param kind who are you, not you, the app's mistake, or cannot know
  * @param reason for programs
  * @param message for people
  * @param retryAfterSeconds of what cannot be known
@@ -17,6 +17,7 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
     enum Kind {
         UNAUTHENTICATED(401),
         FORBIDDEN(403),
+        INTERNAL(500),
         UNAVAILABLE(503);
 
         final int status;
@@ -29,11 +30,16 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
     static final Refusal MISSING = new Refusal(Kind.UNAUTHENTICATED, "SESSION_MISSING", "no session id was sent", 0);
     static final Refusal AMBIGUOUS =
             new Refusal(Kind.UNAUTHENTICATED, "MALFORMED", "more than one session id was sent", 0);
+    static final Refusal TOO_LONG = new Refusal(Kind.UNAUTHENTICATED, "MALFORMED", "this is no session id", 0);
     static final Refusal ROLE_MISSING =
             new Refusal(Kind.FORBIDDEN, "ROLE_MISSING", "the user lacks a role that is needed here", 0);
 
-    static final Refusal UNKNOWN =
-            new Refusal(Kind.UNAVAILABLE, "UNAVAILABLE", "whether the session is valid cannot be known now", 1);
+    /** The sidecar refuses the question: the app's mistake, and nobody passes by it. */
+    static final Refusal WRONG = new Refusal(Kind.INTERNAL, "INTERNAL", "the session could not be checked", 0);
+
+    private static final String CANNOT_KNOW = "whether the session is valid cannot be known now";
+
+    static final Refusal UNKNOWN = new Refusal(Kind.UNAVAILABLE, "UNAVAILABLE", CANNOT_KNOW, 1);
 
     static Refusal of(SessionDeniedException denied) {
         boolean forbidden = denied.reason() == DenialReason.DENIAL_REASON_ROLE_MISSING
@@ -41,7 +47,7 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
         return new Refusal(forbidden ? Kind.FORBIDDEN : Kind.UNAUTHENTICATED, denied.reasonName(), denied.detail(), 0);
     }
 
-    /** Show what a sidecar said; what gRPC says of sockets and paths is not for browsers. */
+    /** Show the reason that a sidecar gave, and never its text, nor what gRPC says of sockets and paths. */
     static Refusal of(Failure failure) {
         if (!failure.isAnswer()) {
             return UNKNOWN;
@@ -49,12 +55,16 @@ record Refusal(Kind kind, String reason, String message, long retryAfterSeconds)
         Duration after = failure.retryAfter();
         long seconds =
                 after == null ? 1 : Math.max(1, after.plusNanos(999_999_999).toSeconds());
-        return new Refusal(Kind.UNAVAILABLE, failure.reason(), failure.message(), seconds);
+        return new Refusal(Kind.UNAVAILABLE, failure.reason(), CANNOT_KNOW, seconds);
     }
 
-    /** The value of WWW-Authenticate (RFC 6750): a session id that was sent and is refused is an invalid token. */
+    /** The value of WWW-Authenticate: RFC 6750, and RFC 9470 for who has to log in again. */
     String challenge() {
-        return this == MISSING ? "Bearer" : "Bearer error=\"invalid_token\"";
+        if (this == MISSING) {
+            return "Bearer";
+        }
+        boolean tooOld = reason.equals("AUTHENTICATION_TOO_OLD");
+        return "Bearer error=\"" + (tooOld ? "insufficient_user_authentication" : "invalid_token") + "\"";
     }
 
     String json() {

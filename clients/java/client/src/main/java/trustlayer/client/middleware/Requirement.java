@@ -7,19 +7,45 @@ import trustlayer.v1.ValidationMode;
 /**
  * What a route asks for. Immutable: {@code Requirement.session().mode(...).roles("admin")}.
  *
- * @param needsSession whether there has to be one at all
+ * @param need whether there has to be a session at all
  * @param mode how much of the request context is checked; unspecified: what the sidecar's rules say
  * @param route name of a rule of the sidecar's configuration; empty: none
  * @param roles all of them have to be the user's
  */
-public record Requirement(boolean needsSession, ValidationMode mode, String route, Set<String> roles) {
+public record Requirement(Need need, ValidationMode mode, String route, Set<String> roles) {
+    /** Whether there has to be a session. */
+    public enum Need {
+        /** Everybody passes, and nobody is known. */
+        NOTHING,
+        /** Everybody passes, and who has a session is known. */
+        OPTIONAL,
+        /** Only who has a session passes. */
+        SESSION
+    }
+
+    /**
+     * Refuse what would let a stranger pass where a user is refused.
+     *
+     * @param need whether there has to be a session at all
+     * @param mode how much of the request context is checked
+     * @param route name of a rule of the sidecar's configuration; empty: none
+     * @param roles all of them have to be the user's
+     * @throws IllegalArgumentException a mode, a rule or roles are asked for where no session has to be
+     */
+    public Requirement {
+        boolean asksMore = mode != ValidationMode.VALIDATION_MODE_UNSPECIFIED || !route.isEmpty() || !roles.isEmpty();
+        if (need != Need.SESSION && asksMore) {
+            throw new IllegalArgumentException("a mode, a rule or roles need a session: who has none would pass");
+        }
+    }
+
     /**
      * Ask for a session.
      *
      * @return that requirement, without more
      */
     public static Requirement session() {
-        return new Requirement(true, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+        return new Requirement(Need.SESSION, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
     }
 
     /**
@@ -28,7 +54,16 @@ public record Requirement(boolean needsSession, ValidationMode mode, String rout
      * @return that requirement
      */
     public static Requirement nothing() {
-        return new Requirement(false, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+        return new Requirement(Need.NOTHING, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+    }
+
+    /**
+     * Let everybody pass, as nobody who has no session or one that is denied. Where it cannot be known, nobody passes.
+     *
+     * @return that requirement, which takes no mode, rule or roles
+     */
+    public static Requirement optional() {
+        return new Requirement(Need.OPTIONAL, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
     }
 
     /**
@@ -38,7 +73,7 @@ public record Requirement(boolean needsSession, ValidationMode mode, String rout
      * @return a requirement with it
      */
     public Requirement mode(ValidationMode stricter) {
-        return new Requirement(needsSession, stricter, route, roles);
+        return new Requirement(need, stricter, route, roles);
     }
 
     /**
@@ -48,7 +83,7 @@ public record Requirement(boolean needsSession, ValidationMode mode, String rout
      * @return a requirement with it
      */
     public Requirement route(String rule) {
-        return new Requirement(needsSession, mode, rule, roles);
+        return new Requirement(need, mode, rule, roles);
     }
 
     /**
@@ -58,7 +93,7 @@ public record Requirement(boolean needsSession, ValidationMode mode, String rout
      * @return a requirement with them
      */
     public Requirement roles(String... all) {
-        return new Requirement(needsSession, mode, route, Set.of(all));
+        return new Requirement(need, mode, route, Set.of(all));
     }
 
     boolean rolesAreOf(Session session) {

@@ -10,6 +10,7 @@ import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
@@ -18,16 +19,18 @@ import java.util.function.Function;
 import java.util.stream.Stream;
 import trustlayer.client.TrustLayerClient;
 import trustlayer.v1.RequestContext;
+import trustlayer.v1.Session;
 
 /**
  * Lets only requests with a session pass, on all paths that it is mapped to, unless a path says otherwise.
  *
  * <p>The session is the request's principal: {@code getUserPrincipal()} is a {@link SessionPrincipal}, and {@code
- * isUserInRole} knows the user's roles. Who does not pass gets 401, 403 or 503 with a body of JSON.
+ * isUserInRole} knows the user's roles. Who does not pass gets 401, 403 or 503 (500 where the app asked a wrong
+ * question) with a body of JSON.
  */
 public final class SessionFilter implements Filter {
     private final Gate gate;
-    private final Function<HttpServletRequest, SessionIds> ids;
+    private final List<Function<HttpServletRequest, SessionIds>> places;
     private final ClientAddress addresses;
     private final Function<HttpServletRequest, String> device;
     private final Map<String, Requirement> paths;
@@ -35,8 +38,8 @@ public final class SessionFilter implements Filter {
 
     private SessionFilter(Builder made) {
         gate = new Gate(made.client);
-        String cookie = made.cookie;
-        ids = cookie.isEmpty() ? SessionFilter::bearer : request -> cookie(request, cookie);
+        places =
+                made.places.isEmpty() ? List.of(cookie("session_id"), SessionFilter::bearer) : List.copyOf(made.places);
         addresses = new ClientAddress(made.trustedProxies);
         device = made.device;
         paths = Map.copyOf(made.paths);
@@ -44,7 +47,8 @@ public final class SessionFilter implements Filter {
     }
 
     /**
-     * Begin a filter that asks for a session everywhere, taken from the cookie {@code session_id}.
+     * Begin a filter that asks for a session everywhere, taken from the cookie {@code session_id}, then from {@code
+     * Authorization: Bearer}.
      *
      * @param client whom it asks; it is not closed with the filter
      * @return what a filter is made with
@@ -59,24 +63,34 @@ public final class SessionFilter implements Filter {
         if (!(request instanceof HttpServletRequest http) || !(response instanceof HttpServletResponse answer)) {
             throw new ServletException("only HTTP can be let pass");
         }
-        Requirement requirement = requirement(http);
-        if (!requirement.needsSession()) {
-            chain.doFilter(request, response);
-            return;
+        Session session = null;
+        for (Requirement requirement : requirements(http)) {
+            Gate.Decision decision = gate.decide(requirement, ids(http), context(http));
+            if (decision.refusal() != null) {
+                refuse(answer, decision.refusal());
+                return;
+            }
+            session = decision.session() == null ? session : decision.session();
         }
-        Gate.Decision decision = gate.decide(requirement, ids.apply(http), context(http));
-        if (decision.refusal() != null) {
-            refuse(answer, decision.refusal());
-        } else {
-            chain.doFilter(new SessionRequest(http, decision.session()), response);
-        }
+        chain.doFilter(session == null ? request : new SessionRequest(http, session), response);
     }
 
-    /** Compare what the container made of the path, which is what the app is reached by. */
-    private Requirement requirement(HttpServletRequest request) {
+    /**
+     * Find what has to be met, by what the container made of the path, which is what the app is reached by. Frameworks may
+     * serve {@code /admin} as {@code /admin/} too: what is asked for at the one is asked for at the other as well.
+     */
+    private List<Requirement> requirements(HttpServletRequest request) {
         String path = Stream.of(request.getServletPath(), request.getPathInfo())
                 .filter(part -> part != null)
                 .reduce("", String::concat);
+        String twin = path.endsWith("/") ? path.replaceFirst("/+$", "") : path + "/";
+        return Stream.of(requirement(path), paths.get(twin))
+                .filter(found -> found != null)
+                .distinct()
+                .toList();
+    }
+
+    private Requirement requirement(String path) {
         Requirement exact = paths.get(path);
         if (exact != null) {
             return exact;
@@ -94,16 +108,28 @@ public final class SessionFilter implements Filter {
 
     private RequestContext context(HttpServletRequest request) {
         String clientIp = addresses.find(request.getRemoteAddr(), headers(request, "X-Forwarded-For"));
-        List<String> agents = headers(request, "User-Agent");
-        return Gate.context(clientIp, device.apply(request), agents.size() == 1 ? agents.get(0) : "");
+        return Gate.context(clientIp, device.apply(request), only(headers(request, "User-Agent")));
+    }
+
+    /** Read the first place in which anything was sent. */
+    private SessionIds ids(HttpServletRequest request) {
+        return places.stream()
+                .map(place -> place.apply(request))
+                .filter(ids -> !ids.isEmpty())
+                .findFirst()
+                .orElse(SessionIds.of(List.of()));
+    }
+
+    private static String only(List<String> sent) {
+        return sent.size() == 1 ? sent.get(0) : "";
     }
 
     private static SessionIds bearer(HttpServletRequest request) {
         return SessionIds.ofAuthorization(headers(request, "Authorization"));
     }
 
-    private static SessionIds cookie(HttpServletRequest request, String name) {
-        return SessionIds.of(Stream.ofNullable(request.getCookies())
+    private static Function<HttpServletRequest, SessionIds> cookie(String name) {
+        return request -> SessionIds.of(Stream.ofNullable(request.getCookies())
                 .flatMap(Stream::of)
                 .filter(cookie -> cookie.getName().equals(name))
                 .map(Cookie::getValue)
@@ -120,7 +146,7 @@ public final class SessionFilter implements Filter {
         switch (refusal.kind()) {
             case UNAUTHENTICATED -> response.setHeader("WWW-Authenticate", refusal.challenge());
             case UNAVAILABLE -> response.setHeader("Retry-After", Long.toString(refusal.retryAfterSeconds()));
-            case FORBIDDEN -> {}
+            case FORBIDDEN, INTERNAL -> {}
         }
         response.setContentType("application/json");
         response.getOutputStream().write(refusal.json().getBytes(StandardCharsets.US_ASCII));
@@ -129,9 +155,9 @@ public final class SessionFilter implements Filter {
     /** Says what a filter does. */
     public static final class Builder {
         private final TrustLayerClient client;
-        private String cookie = "session_id";
+        private final List<Function<HttpServletRequest, SessionIds>> places = new ArrayList<>();
         private List<String> trustedProxies = List.of();
-        private Function<HttpServletRequest, String> device = request -> "";
+        private Function<HttpServletRequest, String> device = request -> only(headers(request, "X-Device-Fingerprint"));
         private final Map<String, Requirement> paths = new TreeMap<>();
         private Requirement elsewhere = Requirement.session();
 
@@ -140,7 +166,8 @@ public final class SessionFilter implements Filter {
         }
 
         /**
-         * Take the session id from another cookie than {@code session_id}.
+         * Take the session id from this cookie. With {@link #bearer} as well, they are looked at in the order of the
+         * calls, and the first in which anything was sent counts.
          *
          * @param name of the cookie
          * @return this
@@ -149,17 +176,17 @@ public final class SessionFilter implements Filter {
             if (name.isEmpty()) {
                 throw new IllegalArgumentException("a cookie has a name");
             }
-            cookie = name;
+            places.add(SessionFilter.cookie(name));
             return this;
         }
 
         /**
-         * Take the session id from {@code Authorization: Bearer} instead of a cookie.
+         * Take the session id from {@code Authorization: Bearer}; without {@link #cookie}, from nowhere else.
          *
          * @return this
          */
         public Builder bearer() {
-            cookie = "";
+            places.add(SessionFilter::bearer);
             return this;
         }
 
@@ -176,7 +203,8 @@ public final class SessionFilter implements Filter {
         }
 
         /**
-         * Say how the fingerprint of a request's device is found, for the modes that compare it.
+         * Say how the fingerprint of a request's device is found, for the modes that compare it. It comes from the header
+         * {@code X-Device-Fingerprint} otherwise.
          *
          * @param of empty where there is none
          * @return this
@@ -188,7 +216,7 @@ public final class SessionFilter implements Filter {
 
         /**
          * Ask for something else on a path. An exact path counts before those that end with {@code /*}, and of these the
-         * longest.
+         * longest. Where {@code /admin} is named, {@code /admin/} has to meet that as well.
          *
          * @param path within the context: {@code /health}, or {@code /admin/*} for a path and all below it
          * @param requirement what is asked for there

@@ -20,16 +20,19 @@ import trustlayer.v1.Session;
  * Lets only gRPC calls with a session pass, taken from {@code authorization: Bearer}, unless a method says otherwise.
  *
  * <p>It waits in the server's executor: not for servers with a direct executor. Who does not pass gets UNAUTHENTICATED,
- * PERMISSION_DENIED or UNAVAILABLE, with the reason in front of the text.
+ * PERMISSION_DENIED or UNAVAILABLE (INTERNAL where the app asked a wrong question), with the reason in the trailing
+ * metadata {@code trustlayer-reason}.
  */
 public final class SessionInterceptor implements ServerInterceptor {
-    /** Where handlers find the session: {@code SessionInterceptor.SESSION.get()}. */
+    /** Where handlers find the session: {@code SessionInterceptor.SESSION.get()}; {@code null} where there is none. */
     public static final Context.Key<Session> SESSION = Context.key("trustlayer.session");
 
     private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
     private static final Metadata.Key<String> FORWARDED_FOR = key("x-forwarded-for");
     private static final Metadata.Key<String> USER_AGENT = key("user-agent");
     private static final Metadata.Key<String> DEVICE = key("x-device-fingerprint");
+
+    private static final Metadata.Key<String> REASON = key("trustlayer-reason");
 
     private final Gate gate;
     private final Map<String, Requirement> methods;
@@ -53,13 +56,12 @@ public final class SessionInterceptor implements ServerInterceptor {
     public <Q, A> ServerCall.Listener<Q> interceptCall(
             ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
         Requirement requirement = requirement(call);
-        if (!requirement.needsSession()) {
-            return next.startCall(call, headers);
-        }
         SessionIds ids = SessionIds.ofAuthorization(all(headers, AUTHORIZATION));
         Gate.Decision decision = gate.decide(requirement, ids, context(call, headers));
         if (decision.refusal() != null) {
-            call.close(status(decision.refusal()), new Metadata());
+            Metadata trailers = new Metadata();
+            trailers.put(REASON, decision.refusal().reason());
+            call.close(status(decision.refusal()), trailers);
             return new ServerCall.Listener<>() {};
         }
         return Contexts.interceptCall(Context.current().withValue(SESSION, decision.session()), call, headers, next);
@@ -90,9 +92,10 @@ public final class SessionInterceptor implements ServerInterceptor {
                 switch (refusal.kind()) {
                     case UNAUTHENTICATED -> Status.UNAUTHENTICATED;
                     case FORBIDDEN -> Status.PERMISSION_DENIED;
+                    case INTERNAL -> Status.INTERNAL;
                     case UNAVAILABLE -> Status.UNAVAILABLE;
                 };
-        return status.withDescription(refusal.reason() + ": " + refusal.message());
+        return status.withDescription(refusal.message());
     }
 
     private static List<String> all(Metadata headers, Metadata.Key<String> key) {

@@ -9,7 +9,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Whose address is taken for the client's. */
+/** Whose address is taken for the client's. The hosts file of these tests knows names that look like addresses. */
 class ClientAddressTest {
     private final ClientAddress behind = new ClientAddress(List.of("10.0.0.0/8", "2001:db8::/33", "127.0.0.1"));
 
@@ -26,6 +26,12 @@ class ClientAddressTest {
                 "10.1.2.3|192.0.2.9, unknown|''",
                 "10.1.2.3|192.0.2.9,|''",
                 "10.1.2.3|1|''",
+                "10.1.2.3|999.1.1.1|''",
+                "10.1.2.3|256.0.0.1|''",
+                "10.1.2.3|[abc.de]|''",
+                "10.1.2.3|[999.1.1.1]:80|''",
+                "10.1.2.3|.::1|''",
+                "10.1.2.3|255.255.255.255|255.255.255.255",
                 "10.1.2.3|010.0.0.1|''",
                 "10.1.2.3|10.4.5.6|''",
                 "10.1.2.3|''|''",
@@ -38,6 +44,19 @@ class ClientAddressTest {
     @Test
     void linesAreReadFromTheLast() {
         assertEquals("198.51.100.1", behind.find("10.1.2.3", List.of("192.0.2.9", "198.51.100.1, 10.0.0.1")));
+    }
+
+    @Test
+    void aHeaderOfTooManyAddressesIsNotRead() {
+        String proxies = ", 10.0.0.1".repeat(31);
+        assertEquals("192.0.2.9", behind.find("10.1.2.3", List.of("192.0.2.9" + proxies)));
+        assertEquals("", behind.find("10.1.2.3", List.of("203.0.113.9, 192.0.2.9", "10.0.0.1" + proxies)));
+        assertEquals("", behind.find("10.1.2.3", List.of("192.0.2.8, 10.0.0.1" + ", 192.0.2.9".repeat(31))));
+    }
+
+    @Test
+    void aUnixSocketHasNoAddress() {
+        assertEquals("", behind.find(null, List.of("192.0.2.9")));
     }
 
     @Test

@@ -1,6 +1,7 @@
 package trustlayer.client.middleware;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -59,11 +60,13 @@ class SessionFilterTest {
                 GetStatusRequest.getDefaultInstance(),
                 java.time.Duration.ofSeconds(60));
         SessionFilter filter = SessionFilter.builder(client)
-                .deviceFingerprint(request -> request.getHeader("X-Device"))
                 .path("/health", Requirement.nothing())
                 .path("/strict/*", STRICT)
                 .path("/admin/*", Requirement.session().roles("admin"))
                 .path("/admin/readers", Requirement.session().roles("reader"))
+                .path("/exact", Requirement.session().roles("admin"))
+                .path("/home", Requirement.optional())
+                .path("/wrong", Requirement.session().route("no rule's name".repeat(1_000)))
                 .path("/named", Requirement.session().route("no-such-rule"))
                 .build();
         server = new Server();
@@ -127,14 +130,54 @@ class SessionFilterTest {
     void whoHasNoneDoesNotPassButWhereTheAppSaysSo() throws Exception {
         refused(401, "SESSION_MISSING", get("/"));
         refused(401, "SESSION_MISSING", get("/health/more"));
-        refused(401, "SESSION_MISSING", get("/", "Authorization", "Bearer " + pair.get("session_id")));
+        refused(401, "SESSION_MISSING", get("/health/"));
+        refused(401, "SESSION_MISSING", get("/", "Authorization", "Basic " + pair.get("session_id")));
         assertEquals("nobody false", get("/health").body());
+    }
+
+    @Test
+    void theCookieCountsBeforeTheBearer() throws Exception {
+        String bearer = "Bearer " + pair.get("session_id");
+        assertEquals("Ada true", get("/", "Authorization", bearer).body());
+        refused(401, "MALFORMED", get("/", "Authorization", bearer, "Cookie", "session_id=nonsense"));
+        assertEquals(
+                "Ada true",
+                get("/", "Authorization", "Bearer nonsense", "Cookie", cookie()).body());
+        refused(401, "SESSION_MISSING", get("/api/", "Cookie", cookie(), "X-Forwarded-For", "127.0.0.1"));
+    }
+
+    @Test
+    void whereASessionIsOptionalNobodyPassesAsNobody() throws Exception {
+        assertEquals("nobody false", get("/home").body());
+        assertEquals(
+                "nobody false", get("/home", "Cookie", "session_id=nonsense").body());
+        assertEquals("Ada true", get("/home", "Cookie", cookie()).body());
+        assertThrows(
+                IllegalArgumentException.class, () -> Requirement.optional().roles("admin"));
+        assertThrows(
+                IllegalArgumentException.class, () -> Requirement.optional().route("a"));
+        assertThrows(
+                IllegalArgumentException.class,
+                () -> Requirement.nothing().mode(ValidationMode.VALIDATION_MODE_STRICT));
+    }
+
+    @Test
+    void aSlashAtTheEndTakesNothingAway() throws Exception {
+        refused(403, "ROLE_MISSING", get("/exact", "Cookie", cookie()));
+        refused(403, "ROLE_MISSING", get("/exact/", "Cookie", cookie()));
+        assertEquals("Ada true", get("/exact/more", "Cookie", cookie()).body());
+    }
+
+    @Test
+    void aWrongQuestionIsTheAppsMistakeAndNobodyPasses() throws Exception {
+        refused(500, "INTERNAL", get("/wrong", "Cookie", cookie()));
     }
 
     @Test
     void aDenialIs401AndTwoSessionIdsAreNone() throws Exception {
         refused(401, "MALFORMED", get("/", "Cookie", "session_id=nonsense"));
         refused(401, "MALFORMED", get("/", "Cookie", cookie() + "; session_id=other"));
+        refused(401, "MALFORMED", get("/", "Cookie", "session_id="));
         assertEquals(200, get("/", "Cookie", cookie() + "; " + cookie()).statusCode());
     }
 
@@ -143,7 +186,7 @@ class SessionFilterTest {
         refused(401, "CONTEXT_MISSING", get("/strict/x", "Cookie", cookie()));
         assertEquals(
                 200,
-                get("/strict", "Cookie", cookie(), "X-Device", pair.get("device_fingerprint"))
+                get("/strict", "Cookie", cookie(), "X-Device-Fingerprint", pair.get("device_fingerprint"))
                         .statusCode());
         refused(403, "ROLE_MISSING", get("/admin/x", "Cookie", cookie()));
         refused(403, "ROLE_MISSING", get("/admin", "Cookie", cookie()));
@@ -180,8 +223,10 @@ class SessionFilterTest {
         pair.tell("stop-sidecar");
         try {
             refused(503, "UNAVAILABLE", get("/", "Cookie", cookie()));
+            refused(503, "UNAVAILABLE", get("/home", "Cookie", cookie()));
+            refused(401, "MALFORMED", get("/", "Cookie", "session_id=" + "a".repeat(129)));
         } finally {
-            pair.tell("start-sidecar");
+            pair.startSidecar(client);
         }
     }
 }
