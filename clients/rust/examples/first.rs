@@ -6,7 +6,7 @@ use trustlayer::{Client, Error, v1};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = Client::new(var("BRIDGE_SIDECAR_SOCKET_PATH")?);
+    let client = Client::new(var("TRUSTLAYER_SOCKET")?);
     let question = v1::ValidateRequest {
         session_id: var("SESSION_ID")?,
         context: Some(v1::RequestContext { client_ip: var("CLIENT_IP")?, ..Default::default() }),

@@ -101,18 +101,26 @@ impl Client {
 fn answer(response: v1::ValidateResponse) -> Result<Active, Error> {
     match response.result {
         Some(v1::validate_response::Result::Session(session)) => {
+            if session.handle.is_empty() || session.user.as_ref().is_none_or(|user| user.id.is_empty()) {
+                return Err(unreadable("the answer holds a session of nobody"));
+            }
             Ok(Active { session, freshness: response.freshness.unwrap_or_default() })
         }
         Some(v1::validate_response::Result::Denial(denial)) => Err(Error::Denied(denial)),
-        None => Err(Error::Unavailable(Box::new(Failure {
-            code: tonic::Code::Unknown,
-            reason: String::new(),
-            message: "the answer is neither a session nor a denial".into(),
-            retry_after: None,
-            fields: Vec::new(),
-            request_id: String::new(),
-        }))),
+        None => Err(unreadable("the answer is neither a session nor a denial")),
     }
+}
+
+/// What no sidecar of ours says: never a yes, and no denial either.
+fn unreadable(why: &str) -> Error {
+    Error::Unavailable(Box::new(Failure {
+        code: tonic::Code::Unknown,
+        reason: String::new(),
+        message: why.to_owned(),
+        retry_after: None,
+        fields: Vec::new(),
+        request_id: String::new(),
+    }))
 }
 
 #[cfg(test)]
@@ -123,6 +131,26 @@ mod tests {
     fn an_answer_that_is_neither_a_session_nor_a_denial_cannot_be_known() {
         let error = answer(v1::ValidateResponse::default()).unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)));
+    }
+
+    #[test]
+    fn a_session_of_nobody_cannot_be_known() {
+        let user = |id: &str| Some(v1::User { id: id.into(), ..Default::default() });
+        let answered = |handle: &str, user| {
+            let session = v1::Session { handle: handle.into(), user, ..Default::default() };
+            let result = Some(v1::validate_response::Result::Session(session));
+            answer(v1::ValidateResponse { result, ..Default::default() })
+        };
+        for (handle, user) in [("", None), ("", user("usr_1")), ("sh_1", None), ("sh_1", user(""))] {
+            match answered(handle, user) {
+                Err(Error::Unavailable(failure)) => {
+                    assert_eq!(failure.code, tonic::Code::Unknown);
+                    assert_eq!(failure.message, "the answer holds a session of nobody");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(answered("sh_1", user("usr_1")).unwrap().session.handle, "sh_1");
     }
 
     #[test]

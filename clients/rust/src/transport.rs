@@ -9,10 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full, Limited};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tower::Service;
 
@@ -156,7 +158,7 @@ impl Transport {
             channel.call(request).await
         };
         match timeout_at(deadline, answer).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => Ok(with_readable_details(response)),
             Ok(Err(error)) => Err(lost(&error, deadline)),
             Err(_) => Err(deadline_passed()),
         }
@@ -164,6 +166,32 @@ impl Transport {
 
     fn channel(&self) -> &Channel {
         self.channel.get_or_init(|| unix_channel::open(&self.socket))
+    }
+}
+
+/// Tonic panics on details that are not base64: turn a status with such into one that says so, wherever it stands.
+fn with_readable_details(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    refuse_unreadable_details(&mut head.headers);
+    let body = body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            refuse_unreadable_details(trailers);
+        }
+        frame
+    });
+    Response::from_parts(head, Body::new(body))
+}
+
+fn refuse_unreadable_details(headers: &mut HeaderMap) {
+    let Some(details) = headers.get(Status::GRPC_STATUS_DETAILS) else { return };
+    let alone = HeaderMap::from_iter([(Status::GRPC_STATUS_DETAILS, details.clone())]);
+    let alone = MetadataMap::from_headers(alone);
+    let is_readable =
+        alone.get_bin(Status::GRPC_STATUS_DETAILS.as_str()).is_some_and(|value| value.to_bytes().is_ok());
+    if !is_readable {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
+        headers.insert(Status::GRPC_STATUS, HeaderValue::from(tonic::Code::Internal as i32));
+        headers.insert(Status::GRPC_MESSAGE, HeaderValue::from_static("the status' details cannot be read"));
     }
 }
 

@@ -25,6 +25,8 @@ fn app(client: &Client) -> Router {
     let sessions = SessionLayer::new(client.clone());
     let proxied = sessions.clone().trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
     let optional = sessions.clone().optional();
+    let either = sessions.clone().roles_any(["admin", "reader"]);
+    let neither = sessions.clone().roles_any([] as [&str; 0]);
     let strict = sessions.clone().mode(ValidationMode::Strict);
     let other = sessions.clone().session_id_from([SessionIdFrom::Cookie("other".into())]);
     Router::new()
@@ -37,6 +39,8 @@ fn app(client: &Client) -> Router {
         .route("/proxied", get(email).layer(proxied))
         .route("/anybody", get(anybody).layer(optional.clone()))
         .route("/anybody-admin", get(anybody).layer(optional.roles(["admin"])))
+        .route("/either", get(email).layer(either))
+        .route("/neither", get(email).layer(neither))
         .route("/other-cookie", get(email).layer(other))
         .route("/public", get(|| async { "well" }))
         .route("/forgotten", get(email))
@@ -150,6 +154,8 @@ async fn a_route_may_ask_for_more() {
     let answer = browser.get_with_cookie("/admin").await;
     assert_eq!(answer.refused(), refusal(403, "ROLE_MISSING"));
     assert!(!answer.head.contains("www-authenticate"));
+    assert_eq!(browser.get_with_cookie("/either").await.status, 200);
+    assert_eq!(browser.get_with_cookie("/neither").await.refused(), refusal(403, "ROLE_MISSING"));
     let answer = browser.get_with_cookie("/no-such-rule").await;
     assert_eq!(answer.refused(), refusal(403, "ROUTE_NOT_COVERED"));
 
@@ -181,6 +187,7 @@ async fn an_optional_session_may_be_nobodys_but_is_never_unknown() {
     assert_eq!(browser.get("/anybody", &["Cookie: session_id=nonsense"]).await.body, "nobody");
     let answer = browser.get_with_cookie("/anybody-admin").await;
     assert_eq!(answer.refused(), refusal(403, "ROLE_MISSING"));
+    assert_eq!(browser.get("/anybody-admin", &[]).await.refused(), refusal(401, "SESSION_MISSING"));
 
     pair.command("stop-sidecar");
     for path in ["/anybody", "/me"] {

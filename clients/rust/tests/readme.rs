@@ -24,7 +24,7 @@ async fn first(socket: &Path, session_id: &str) -> String {
     let programs = std::env::current_exe().unwrap();
     let program = programs.parent().unwrap().parent().unwrap().join("examples/first");
     let said = Command::new(program)
-        .env("BRIDGE_SIDECAR_SOCKET_PATH", socket)
+        .env("TRUSTLAYER_SOCKET", socket)
         .env("SESSION_ID", session_id)
         .env("CLIENT_IP", "127.0.0.1")
         .output()

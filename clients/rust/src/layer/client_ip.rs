@@ -37,13 +37,12 @@ pub(super) fn find(peer: Option<Peer>, headers: &HeaderMap, trusted: &[IpNet]) -
         return Some(peer);
     }
     let lines: Vec<_> = headers.get_all(HEADER).iter().collect();
+    let mut left = MAX_ELEMENTS;
     for line in lines.into_iter().rev() {
         // A line that is no text has no readable address at its right end.
         let line = line.to_str().ok()?;
-        for (looked_at, element) in line.rsplit(',').enumerate() {
-            if looked_at == MAX_ELEMENTS {
-                return None;
-            }
+        for element in line.rsplit(',') {
+            left = left.checked_sub(1)?;
             let address = read(element.trim_matches([' ', '\t']))?;
             if !is_trusted(&address) {
                 return Some(address);
@@ -132,6 +131,13 @@ mod tests {
     fn a_list_without_end_is_not_read_to_its_end() {
         let long = format!("203.0.113.7{}", ", 10.0.0.1".repeat(MAX_ELEMENTS));
         assert_eq!(found("10.0.0.1", &[&long], &["10.0.0.0/8"]), None);
+        let mut lines = ["10.0.0.1"; MAX_ELEMENTS + 1];
+        lines[0] = "203.0.113.7";
+        assert_eq!(found("10.0.0.1", &lines, &["10.0.0.0/8"]), None);
+        assert_eq!(
+            found("10.0.0.1", &[&lines[..1], &lines[2..]].concat(), &["10.0.0.0/8"]).unwrap(),
+            lines[0]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::v1::{Denial, DenialReason};
-use crate::{Error, Failure, tonic::Code};
+use crate::{Error, Failure};
 
 /// Why a request does not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The answer's status: 401, 403 or 503.
+    /// The answer's status: 401, 403, 500 or 503.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What programs may rely on: a name of `DenialReason` or `ErrorReason`, `SESSION_MISSING`, or `NOT_ACTIVE` for a
-    /// denial that this version does not know.
+    /// What programs may rely on: a name of `DenialReason` or `ErrorReason`, `SESSION_MISSING`, `NOT_ACTIVE` for a
+    /// denial that this version does not know, or `INTERNAL` for a question that the app put wrongly.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -46,14 +46,20 @@ impl Refusal {
     }
 
     /// For a mistake of the app's, whose text is nobody's business.
-    pub(super) fn internal() -> Self {
-        Self::unavailable("INTERNAL", "internal error", None)
+    fn internal() -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            reason: "INTERNAL".to_owned(),
+            message: "internal error".to_owned(),
+            challenge: None,
+            retry_after: None,
+        }
     }
 
     pub(super) fn of(error: Error) -> Self {
         match error {
             Error::Denied(denial) => Self::denied(&denial),
-            Error::Unavailable(failure) => Self::cannot_know(*failure),
+            Error::Unavailable(failure) => Self::cannot_know(&failure),
             Error::Failed(_) => Self::internal(),
         }
     }
@@ -64,7 +70,10 @@ impl Refusal {
     }
 
     fn denied(denial: &Denial) -> Self {
-        let name = denial.reason_name().unwrap_or("NOT_ACTIVE");
+        let name = match denial.reason_name() {
+            None | Some("UNSPECIFIED") => "NOT_ACTIVE",
+            Some(name) => name,
+        };
         match DenialReason::try_from(denial.reason) {
             Ok(DenialReason::RoleMissing | DenialReason::RouteNotCovered) => Self {
                 status: StatusCode::FORBIDDEN,
@@ -94,25 +103,16 @@ impl Refusal {
         }
     }
 
-    fn cannot_know(failure: Failure) -> Self {
-        if !failure.reason.is_empty() {
-            return Self::unavailable(&failure.reason, &failure.message, failure.retry_after);
-        }
-        // What the transport says is for the app's own eyes.
-        let reason = match failure.code {
-            Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            _ => "UNAVAILABLE",
-        };
-        Self::unavailable(reason, "the session cannot be validated now", None)
-    }
-
-    fn unavailable(reason: &str, message: &str, retry_after: Option<Duration>) -> Self {
-        let after = retry_after.unwrap_or(Duration::from_secs(1));
+    /// What the sidecar or the transport says of it is for the app's own eyes.
+    fn cannot_know(failure: &Failure) -> Self {
+        let reason =
+            Some(failure.reason.as_str()).filter(|reason| !reason.is_empty()).unwrap_or("UNAVAILABLE");
+        let after = failure.retry_after.unwrap_or(Duration::from_secs(1));
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason: reason.to_owned(),
-            message: message.to_owned(),
+            message: "whether the session is valid cannot be known now".to_owned(),
             challenge: None,
             retry_after: Some(seconds.max(1)),
         }
@@ -139,6 +139,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tonic::{Code, Status};
 
     fn denied(reason: i32) -> Response<String> {
         let message = "text".into();
@@ -158,15 +159,46 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_of_a_newer_reason_has_a_name_that_programs_know() {
-        assert_eq!(denied(99).body(), "{\"message\":\"text\",\"reason\":\"NOT_ACTIVE\"}\n");
+    fn a_denial_of_a_newer_reason_or_of_none_has_a_name_that_programs_know() {
+        for reason in [0, 99] {
+            assert_eq!(denied(reason).body(), "{\"message\":\"text\",\"reason\":\"NOT_ACTIVE\"}\n");
+        }
+    }
+
+    fn failed(code: Code, reason: &str, retry_after: Option<Duration>) -> Box<Failure> {
+        let mut failure = Failure::from(&Status::new(code, "of the app's own"));
+        failure.reason = reason.into();
+        failure.retry_after = retry_after;
+        Box::new(failure)
+    }
+
+    #[test]
+    fn a_question_that_the_app_put_wrongly_is_an_internal_error_without_its_text() {
+        let failure = failed(Code::InvalidArgument, "INVALID_FIELD", None);
+        let response: Response<String> = Refusal::of(Error::Failed(failure)).into_response();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.body(), "{\"message\":\"internal error\",\"reason\":\"INTERNAL\"}\n");
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn what_cannot_be_known_has_a_reason_of_ours_and_a_fixed_text() {
+        for (code, reason, shown) in [
+            (Code::Unavailable, "STORAGE_FULL", "STORAGE_FULL"),
+            (Code::DeadlineExceeded, "", "UNAVAILABLE"),
+            (Code::PermissionDenied, "", "UNAVAILABLE"),
+        ] {
+            let refusal = Refusal::of(Error::Unavailable(failed(code, reason, None)));
+            assert_eq!((refusal.status().as_u16(), refusal.reason()), (503, shown));
+            assert_eq!(refusal.message, "whether the session is valid cannot be known now");
+        }
     }
 
     #[test]
     fn what_cannot_be_known_says_when_to_ask_again_in_whole_seconds() {
         for (millis, seconds) in [(0, "1"), (100, "1"), (1000, "1"), (1001, "2"), (30_000, "30")] {
             let after = Some(Duration::from_millis(millis));
-            let refusal = Refusal::unavailable("STORAGE_FULL", "text", after);
+            let refusal = Refusal::of(Error::Unavailable(failed(Code::Unavailable, "STORAGE_FULL", after)));
             let response: Response<String> = refusal.into_response();
             assert_eq!(response.status(), 503);
             assert_eq!(response.headers()[RETRY_AFTER], seconds);

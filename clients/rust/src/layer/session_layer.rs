@@ -13,6 +13,8 @@ use super::sent::{self, Sent, SessionIdFrom};
 use super::service::SessionService;
 use crate::{Active, Client, v1};
 
+/// Longer than any session id: what is longer is none, and is not sent on.
+const MAX_SESSION_ID_BYTES: usize = 128;
 const MAX_DEVICE_BYTES: usize = 512;
 const MAX_USER_AGENT_BYTES: usize = 1_024;
 
@@ -32,6 +34,7 @@ struct Settings {
     mode: v1::ValidationMode,
     route: String,
     roles: Vec<String>,
+    roles_any: Option<Vec<String>>,
     optional: bool,
     session_id_from: Vec<SessionIdFrom>,
     device_fingerprint_header: HeaderName,
@@ -48,6 +51,7 @@ impl SessionLayer {
                 mode: v1::ValidationMode::Unspecified,
                 route: String::new(),
                 roles: Vec::new(),
+                roles_any: None,
                 optional: false,
                 session_id_from: vec![SessionIdFrom::Cookie("session_id".into()), SessionIdFrom::Bearer],
                 device_fingerprint_header: HeaderName::from_static("x-device-fingerprint"),
@@ -61,28 +65,52 @@ impl SessionLayer {
         self
     }
 
-    /// Set how much of the request context is compared.
+    /// Set what is asked of a session: from here on there has to be one, else who drops it would pass.
+    fn ask_more(self, change: impl FnOnce(&mut Settings)) -> Self {
+        self.set(|settings| {
+            change(settings);
+            settings.optional = false;
+        })
+    }
+
+    /// Set how much of the request context is compared. Takes [`optional`](Self::optional) back.
     #[must_use]
     pub fn mode(self, mode: v1::ValidationMode) -> Self {
-        self.set(|settings| settings.mode = mode)
+        self.ask_more(|settings| settings.mode = mode)
     }
 
-    /// Name the rule of the sidecar's configuration that holds for these requests.
+    /// Name the rule of the sidecar's configuration that holds for these requests. Takes [`optional`](Self::optional) back.
     #[must_use]
     pub fn route(self, name: impl Into<String>) -> Self {
-        self.set(|settings| settings.route = name.into())
+        self.ask_more(|settings| settings.route = name.into())
     }
 
-    /// Ask that the session's user has all of these roles.
+    /// Ask that the session's user has all of these roles. Takes [`optional`](Self::optional) back.
     #[must_use]
     pub fn roles<R: Into<String>>(self, roles: impl IntoIterator<Item = R>) -> Self {
-        self.set(|settings| settings.roles = roles.into_iter().map(Into::into).collect())
+        self.ask_more(|settings| settings.roles = roles.into_iter().map(Into::into).collect())
     }
 
-    /// Let requests without an active session pass as nobody's. What cannot be known is refused all the same, and so is
-    /// a session whose user lacks a role.
+    /// Ask that the session's user has one of these roles, beside all of [`roles`](Self::roles); one of none is nobody.
+    /// Takes [`optional`](Self::optional) back.
+    #[must_use]
+    pub fn roles_any<R: Into<String>>(self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.ask_more(|settings| settings.roles_any = Some(roles.into_iter().map(Into::into).collect()))
+    }
+
+    /// Let requests without an active session pass as nobody's. What cannot be known is refused all the same.
+    ///
+    /// # Panics
+    ///
+    /// For a layer that asks for a mode, a rule or roles: who drops the session would pass.
     #[must_use]
     pub fn optional(self) -> Self {
+        let Settings { mode, route, roles, roles_any, .. } = &*self.settings;
+        let asks_nothing = *mode == v1::ValidationMode::Unspecified
+            && route.is_empty()
+            && roles.is_empty()
+            && roles_any.is_none();
+        assert!(asks_nothing, "a session of which a mode, a rule or roles are asked cannot be optional");
         self.set(|settings| settings.optional = true)
     }
 
@@ -129,9 +157,9 @@ impl SessionLayer {
         extensions: &Extensions,
     ) -> Result<v1::ValidateRequest, Refusal> {
         let session_id = match sent::session_id(headers, &self.settings.session_id_from) {
-            Sent::Once(session_id) => session_id,
+            Sent::Once(session_id) if session_id.len() <= MAX_SESSION_ID_BYTES => session_id,
             Sent::Nothing => return Err(Refusal::session_missing()),
-            Sent::Ambiguous => return Err(Refusal::malformed()),
+            Sent::Once(_) | Sent::Ambiguous => return Err(Refusal::malformed()),
         };
         Ok(v1::ValidateRequest {
             session_id,
@@ -158,7 +186,9 @@ impl SessionLayer {
         let answer = self.settings.client.validate(question?).await;
         let active = answer.map_err(Refusal::of)?;
         let has = active.session.user.as_ref().map_or(&[][..], |user| &user.roles);
-        if self.settings.roles.iter().all(|role| has.contains(role)) {
+        let Settings { roles, roles_any, .. } = &*self.settings;
+        let has_one = roles_any.as_ref().is_none_or(|any| any.iter().any(|role| has.contains(role)));
+        if has_one && roles.iter().all(|role| has.contains(role)) {
             Ok(active)
         } else {
             Err(Refusal::role_missing())
@@ -171,5 +201,41 @@ impl<S> Layer<S> for SessionLayer {
 
     fn layer(&self, inner: S) -> SessionService<S> {
         SessionService::new(self.clone(), inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::COOKIE;
+
+    fn layer() -> SessionLayer {
+        SessionLayer::new(Client::new("/nowhere/bridge.sock"))
+    }
+
+    #[test]
+    fn who_asks_more_of_a_session_asks_for_a_session() {
+        for asking in [
+            layer().optional().mode(v1::ValidationMode::Strict),
+            layer().optional().route("admin"),
+            layer().optional().roles(["admin"]),
+            layer().optional().roles_any(["admin"]),
+        ] {
+            assert!(!asking.settings.optional, "{asking:?}");
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| asking.optional()))
+                .expect_err("refused where it is made");
+        }
+        assert!(layer().optional().settings.optional);
+    }
+
+    #[test]
+    fn what_is_longer_than_any_session_id_is_refused_unasked() {
+        let question = |length: usize| {
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, format!("session_id={}", "a".repeat(length)).parse().unwrap());
+            layer().question(&headers, &Extensions::new())
+        };
+        assert_eq!(question(128).unwrap().session_id.len(), 128);
+        assert_eq!(question(129).unwrap_err(), Refusal::malformed());
     }
 }
