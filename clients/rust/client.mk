@@ -34,9 +34,10 @@ client-rust-lock: $(INSTALLED) ## resolve the Rust client's dependencies anew
 	cargo update --manifest-path $(RUST)/Cargo.toml
 	$(PY) -m tools.rust_lock save
 
-# Tests start real processes with the Python of .venv, and take the build of client-rust.
+# Tests start real processes with the Python of .venv, and the README's example as client-rust builds it: cargo test alone
+# would leave an old one there.
 .PHONY: client-rust-check
-client-rust-check: $(INSTALLED) $(RUST_LOCK) $(RUST_TOOLS)/.installed ## check the Rust client: format, lints, tests on a real pair, README, generated code
+client-rust-check: client-rust $(INSTALLED) $(RUST_TOOLS)/.installed ## check the Rust client: format, lints, tests on a real pair, README, generated code
 	cargo fmt --manifest-path $(RUST)/Cargo.toml --all --check
 	cargo clippy --release $(RUST_ALL) -- --deny warnings
 	cargo clippy --release --manifest-path $(RUST)/Cargo.toml --locked --package trustlayer --no-default-features -- --deny warnings
