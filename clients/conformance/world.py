@@ -53,7 +53,7 @@ max_authentication_age_seconds = 600
 
 [[routes]]
 name = "catalogue"
-serve_beyond_lease_seconds = 60
+serve_beyond_lease_seconds = 15
 """
 _DEFAULT_RELAY: Final = "narrow"
 _COLUMNS: Final[Mapping[str, str]] = {
