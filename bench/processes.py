@@ -12,29 +12,33 @@ from typing import Final
 from tools.processes import ROOT, ProcessError
 
 INSTALL_SECONDS: Final = 600.0
+# This tree's distributions that the sidecar is made of: the standard's generated code, and the programs.
+OURS: Final = (ROOT / "clients" / "python", ROOT)
 
 
 def sidecar_only_python(directory: Path) -> tuple[str, ...]:
-    """Make a throw-away environment with the sidecar's locked dependencies and this tree's wheel.
+    """Make a throw-away environment with the sidecar's locked dependencies and this tree's wheels.
 
     Returns the command of its interpreter, which imports nothing from this tree.
     """
     environment = directory / "environment"
     wheels = directory / "wheels"
     python = environment / "bin" / "python"
-    pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "--quiet", "install")
+    pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "--quiet")
     _run(sys.executable, "-m", "venv", str(environment))
-    _run(*pip, "--require-hashes", "--requirement", str(ROOT / "requirements" / "sidecar.txt"))
-    _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels))
-    (wheel,) = wheels.glob("*.whl")
-    _run(*pip, "--no-deps", str(wheel))
+    _run(*pip, "install", "--require-hashes", "--requirement", str(ROOT / "requirements" / "sidecar.txt"))
+    for project in OURS:
+        _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels), cwd=project)
+    _run(*pip, "install", "--no-deps", *map(str, wheels.glob("*.whl")))
+    # Says which distribution is missing, where the sidecar would only say which import failed.
+    _run(*pip, "check")
     return str(python), "-I"
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, cwd: Path = ROOT) -> None:
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | {"PYTHONNOUSERSITE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
