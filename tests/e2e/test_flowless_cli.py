@@ -45,7 +45,7 @@ class Cli:
         self.environment = {
             **TESTING,
             "FLOWLESS_DATABASE_URL": sqlite_url(file),
-            "FLOWLESS_BUSY_TIMEOUT_SECONDS": "0.1",
+            "FLOWLESS_BUSY_TIMEOUT_SECONDS": "30",
             "FLOWLESS_LISTEN": "127.0.0.1:0",
             "FLOWLESS_SIGNING_KEY_FILE": str(self.signing_key_file),
         }
@@ -423,7 +423,7 @@ def test_storage_that_cannot_be_used_is_told_apart(empty: Cli, arguments: list[s
 
 def test_a_locked_database_is_told_apart(cli: Cli) -> None:
     with cli.locked_database():
-        assert "busy" in cli.refused("bridges", "create", "shop", code=STORAGE)
+        assert "busy" in cli.refused("bridges", "create", "shop", code=STORAGE, busy_timeout_seconds="0.1")
         assert cli.json("bridges", "list") == []
 
 
