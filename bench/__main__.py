@@ -24,13 +24,13 @@ from bench import alternatives, processes, report, sessions
 from bench.in_process import InProcessHits
 from bench.native_load import LoadError, NativeLoad, NativeLoadUnavailableError, build, grpc_method, write_requests
 from bench.samples import DIFFERENT_IDS, Sample, Subject, native, over_rounds, timed
+from tools.lease import wait_for_lease
 from tools.processes import (
     TESTING,
     FlowlessProcess,
     ProcessError,
     SidecarProcess,
     exit_on_sigterm,
-    last_lines,
     temporary_directory,
 )
 from tools.redis_server import RedisServer
@@ -38,7 +38,6 @@ from trustlayer.v1 import session_pb2, validator_pb2, validator_pb2_grpc
 
 METHOD: Final = "/trustlayer.v1.ValidatorService/Validate"
 CALL_SECONDS: Final = 10.0
-LIVE_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 1.0
 """After the sidecar is live and before its memory is read."""
 TOLERATED_MISSES: Final = 0.01
@@ -107,7 +106,7 @@ class Rig:
         )
         channel = stack.enter_context(grpc.insecure_channel(self._sidecar.address))
         self._validator = validator_pb2_grpc.ValidatorServiceStub(channel)
-        self._wait_until_live()
+        wait_for_lease(self._validator, log=self._sidecar.log)
         time.sleep(IDLE_SECONDS)
         self._idle_rss = report.rss_mib(self._sidecar.pid)
 
@@ -139,13 +138,6 @@ class Rig:
         if response.WhichOneof("result") != "session":
             raise sessions.UnexpectedAnswerError("a session that is active was denied")
         return response
-
-    def _wait_until_live(self) -> None:
-        deadline = time.monotonic() + LIVE_SECONDS
-        while not self.status().lease_held:
-            if time.monotonic() > deadline:
-                raise sessions.UnexpectedAnswerError(f"the sidecar holds no lease\n{last_lines(self._sidecar.log)}")
-            time.sleep(0.02)
 
 
 def measure(subjects: Mapping[str, Subject], size: Size) -> dict[str, list[Sample]]:

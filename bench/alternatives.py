@@ -34,23 +34,26 @@ def redis_get_and_decode(client: redis.Redis, logins: Sequence[session_pb2.Login
     return read
 
 
+def claims(login: session_pb2.LoginResponse) -> dict[str, Any]:
+    """Say in a JWT's claims what an app reads of a session; they hold for a day."""
+    now = int(time.time())
+    return {
+        "sub": login.session.user.id,
+        "iat": now,
+        "exp": now + 86_400,
+        "sid": login.session.handle,
+        "email": login.session.user.email,
+        "roles": list(login.session.user.roles),
+    }
+
+
 def jwt_verify(logins: Sequence[session_pb2.LoginResponse]) -> Callable[[int], object]:
     """Sign a token for every session (ES256); return what verifies the n-th."""
     private = ec.generate_private_key(ec.SECP256R1())
     public = private.public_key()
-    now = int(time.time())
     tokens = [
         jwt.encode(
-            {
-                "iss": "https://issuer.example.com",
-                "aud": "app",
-                "sub": login.session.user.id,
-                "iat": now,
-                "exp": now + 86_400,
-                "sid": login.session.handle,
-                "email": login.session.user.email,
-                "roles": list(login.session.user.roles),
-            },
+            {"iss": "https://issuer.example.com", "aud": "app", **claims(login)},
             private,
             algorithm="ES256",
         )

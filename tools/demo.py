@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tools import terminal
+from tools.lease import wait_for_lease
 from tools.processes import (
     FlowlessProcess,
     ProcessError,
@@ -70,18 +71,18 @@ class App:
         self.identity = IdentityServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.tokens = TrustTokenServiceStub(channel)
-        self._validator = ValidatorServiceStub(channel)
+        self.validator = ValidatorServiceStub(channel)
 
     def validate(self, session_id: str) -> validator_pb2.ValidateResponse:
         """Ask whether the session is active for a request of the demo's browser."""
         request = validator_pb2.ValidateRequest(
             session_id=session_id, mode=types_pb2.VALIDATION_MODE_STRICT, context=BROWSER
         )
-        return self._validator.Validate(request, timeout=CALL_SECONDS)
+        return self.validator.Validate(request, timeout=CALL_SECONDS)
 
     def status(self) -> validator_pb2.GetStatusResponse:
         """Ask the sidecar how it is."""
-        return self._validator.GetStatus(validator_pb2.GetStatusRequest(), timeout=CALL_SECONDS)
+        return self.validator.GetStatus(validator_pb2.GetStatusRequest(), timeout=CALL_SECONDS)
 
     def log_in(self, password: str) -> session_pb2.LoginResponse:
         """Log the demo's user in."""
@@ -111,7 +112,6 @@ class Demo:
             raise UnexpectedError(f"step `{self.step}`: {describe(error)}") from error
 
     def _walk(self) -> None:
-        self._wait_for_lease()
         user_id = self._register()
         session_id = self._log_in()
         self._validate(session_id, "validate: nobody has seen this session", types_pb2.TIER_DATABASE)
@@ -129,14 +129,6 @@ class Demo:
         print(
             f"revoke to refusal    {revoke_milliseconds:.1f} ms (bound: {MAX_STALENESS_SECONDS:g} s, whatever fails)"
         )
-
-    def _wait_for_lease(self) -> None:
-        """Wait until the sidecar may trust its cache: before that it rightly answers nothing from it."""
-        self.step = "the sidecar's first lease"
-        deadline = time.monotonic() + CALL_SECONDS
-        while not (status := self._app.status()).lease_held:
-            expect(time.monotonic() < deadline, "a lease soon after the start", status)
-            time.sleep(0.005)
 
     def _register(self) -> str:
         self.step = "register a user"
@@ -287,6 +279,7 @@ def walk(directory: Path) -> None:
             )
         )
         app = App(stack.enter_context(grpc.insecure_channel(sidecar.address)))
+        wait_for_lease(app.validator, log=sidecar.log)
         direct = SessionServiceStub(stack.enter_context(grpc.insecure_channel(flowless.address)))
         Demo(app=app, elsewhere=direct, elsewhere_secret=elsewhere.secret).run()
 

@@ -13,7 +13,6 @@ import json
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final
 
 import grpc
 
+from tools.lease import wait_for_lease
 from tools.processes import (
     TESTING,
     FlowlessProcess,
@@ -30,13 +30,12 @@ from tools.processes import (
     free_port,
     temporary_directory,
 )
-from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
+from trustlayer.v1 import identity_pb2, session_pb2, types_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 
 CALL_SECONDS: Final = 10.0
-LEASE_SECONDS: Final = 30.0
 LOGIN: Final = "ada@example.org"
 OTHER_LOGIN: Final = "grace@example.org"
 BROWSER: Final = types_pb2.RequestContext(
@@ -61,12 +60,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
 def prepare(socket: str, *, roles: Sequence[str], password: str) -> session_pb2.LoginResponse:
     """Wait for the sidecar's lease, register both users and log the first one in."""
     with grpc.insecure_channel(socket) as channel:
-        validator = ValidatorServiceStub(channel)
-        deadline = time.monotonic() + LEASE_SECONDS
-        while not validator.GetStatus(validator_pb2.GetStatusRequest(), timeout=CALL_SECONDS).lease_held:
-            if time.monotonic() > deadline:
-                raise ProcessError("the sidecar got no lease")
-            time.sleep(0.005)
+        wait_for_lease(ValidatorServiceStub(channel))
         for login, name, has in ((LOGIN, "Ada", roles or ["reader"]), (OTHER_LOGIN, "Grace", [])):
             IdentityServiceStub(channel).RegisterUser(
                 identity_pb2.RegisterUserRequest(email=login, password=password, name=name, roles=has),

@@ -1,7 +1,6 @@
 """Both programs as real processes with what an app has of them: a channel to the sidecar's socket."""
 
 import functools
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from tools.lease import wait_for_lease
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess, temporary_directory
 from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
@@ -53,9 +53,7 @@ class App:
 
     def wait_for_lease(self, *, timeout: float = 10.0) -> None:
         """Wait until the sidecar may answer from its cache."""
-        deadline = time.monotonic() + timeout
-        while not self.status().lease_held:
-            assert time.monotonic() < deadline, self.status()
+        wait_for_lease(self.validator, seconds=timeout)
 
 
 @dataclass(frozen=True, slots=True)
