@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ _BASE = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Set up logging; keep `tmp_path` below a directory of this run alone, so that nothing stays behind."""
     log_into_report()
+    for number in (signal.SIGHUP, signal.SIGINT):
+        # Under `nohup`, or behind a script's `&`, this run goes on all the same, but what it starts is not born deaf.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     # Coverage measures a process from its start; forks of one that it does not measure would not be seen.
     if "COVERAGE_PROCESS_CONFIG" not in os.environ and not config.pluginmanager.hasplugin("_cov"):
         ManagedProcess.launcher = _PRELOADED

@@ -75,8 +75,14 @@ class Served:
     async def end(self) -> Finished:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
-            out, err = await self.process.communicate()
+        try:
+            async with asyncio.timeout(30):
+                out, err = await self.process.communicate()
+        except TimeoutError:
+            # Left running, it would fail the tests after this one.
+            self.process.kill()
+            await self.process.communicate()
+            raise
         assert self.process.returncode is not None
         return self.process.returncode, out.decode(), err.decode()
 
