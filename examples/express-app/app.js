@@ -107,7 +107,7 @@ export function makeApp({ client, origin, trustedProxies }) {
     response.redirect(303, "/");
   });
 
-  app.get("/admin", gate.session({ mode: ValidationMode.STRICT, roles: ["admin"] }), (request, response) => {
+  app.get("/admin", gate.session({ mode: ValidationMode.STRICT, rolesAll: ["admin"] }), (request, response) => {
     response.send(adminPage(request.trustlayer?.session.user?.email ?? ""));
   });
 

@@ -30,8 +30,8 @@ func newApp(client *trustlayer.Client, proxies []netip.Prefix) (http.Handler, er
 	}
 	anybody, user := guard.Policy{Session: guard.None}, guard.Policy{}
 	admin := guard.Policy{
-		Mode:  trustlayerv1.ValidationMode_VALIDATION_MODE_STRICT,
-		Roles: []string{"admin"},
+		Mode:     trustlayerv1.ValidationMode_VALIDATION_MODE_STRICT,
+		RolesAll: []string{"admin"},
 	}
 	mux := a.guard.NewMux()
 	mux.HandleFunc("GET /login", anybody, a.showLogin)

@@ -99,7 +99,7 @@ func TestAGrpcServerLetsSessionsPassAndNothingElse(t *testing.T) {
 		if code, reason := call(t.Context(), guarded, "authorization", "Bearer "+pair.SessionID); code != codes.OK {
 			t.Errorf("%s: got %v %s", name, code, reason)
 		}
-		policy := guard.Policy{Roles: []string{"admin"}}
+		policy := guard.Policy{RolesAll: []string{"admin"}}
 		admins := dial(t, guard.Policies{"/grpc.health.v1.Health/Check": policy, "/grpc.health.v1.Health/Watch": policy})
 		if code, reason := call(t.Context(), admins, "authorization", "Bearer "+pair.SessionID); code != codes.PermissionDenied || reason != "ROLE_MISSING" {
 			t.Errorf("%s: got %v %s", name, code, reason)

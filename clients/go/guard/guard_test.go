@@ -191,8 +191,8 @@ func TestAPolicyAsksForModeRuleAndRoles(t *testing.T) {
 	mux.HandleFunc("GET /rule", guard.Policy{Route: "admins"}, whoami)
 	mux.HandleFunc("GET /no-rule", guard.Policy{Route: "forgotten"}, whoami)
 	mux.HandleFunc("GET /fresh", guard.Policy{Route: "fresh"}, whoami)
-	mux.HandleFunc("GET /roles", guard.Policy{Roles: []string{"reader", "editor"}}, whoami)
-	mux.HandleFunc("GET /more-roles", guard.Policy{Roles: []string{"reader", "admin"}}, whoami)
+	mux.HandleFunc("GET /roles", guard.Policy{RolesAll: []string{"reader", "editor"}}, whoami)
+	mux.HandleFunc("GET /more-roles", guard.Policy{RolesAll: []string{"reader", "admin"}}, whoami)
 	mux.HandleFunc("GET /any-role", guard.Policy{RolesAny: []string{"admin", "editor"}}, whoami)
 	mux.HandleFunc("GET /other-roles", guard.Policy{RolesAny: []string{"admin", "auditor"}}, whoami)
 	mux.HandleFunc("GET /wrong", guard.Policy{Route: strings.Repeat("x", 200)}, whoami)
@@ -263,11 +263,11 @@ func TestAPolicyThatNobodyMeansEndsTheProgramWhereItIsMade(t *testing.T) {
 	made := newGuard(t, guard.Options{})
 	strict := trustlayerv1.ValidationMode_VALIDATION_MODE_STRICT
 	for _, policy := range []guard.Policy{
-		{Session: guard.Optional, Roles: []string{"admin"}},
+		{Session: guard.Optional, RolesAll: []string{"admin"}},
 		{Session: guard.Optional, RolesAny: []string{"admin"}},
 		{Session: guard.Optional, Mode: strict},
 		{Session: guard.Optional, Route: "admins"},
-		{Session: guard.None, Roles: []string{"admin"}},
+		{Session: guard.None, RolesAll: []string{"admin"}},
 		{Session: guard.None, Mode: strict},
 		{Session: guard.None, Route: "admins"},
 		{RolesAny: []string{}},

@@ -29,15 +29,15 @@ type Policy struct {
 	Mode trustlayerv1.ValidationMode
 	// Route names a rule of the sidecar's configuration, which is checked as well.
 	Route string
-	// Roles are all needed; compared after the sidecar has said yes.
-	Roles []string
+	// RolesAll are all needed; compared after the sidecar has said yes.
+	RolesAll []string
 	// RolesAny are those of which one is needed; nil: none is. Compared after the sidecar has said yes.
 	RolesAny []string
 }
 
 // check finds what is never meant: a route that refuses some users and lets whoever drops the cookie pass.
 func (p Policy) check() error {
-	asks := p.Mode != trustlayerv1.ValidationMode_VALIDATION_MODE_UNSPECIFIED || p.Route != "" || len(p.Roles) > 0 || p.RolesAny != nil
+	asks := p.Mode != trustlayerv1.ValidationMode_VALIDATION_MODE_UNSPECIFIED || p.Route != "" || len(p.RolesAll) > 0 || p.RolesAny != nil
 	switch {
 	case p.Session < Required || p.Session > None:
 		return fmt.Errorf("guard: %d is none of Required, Optional, None", p.Session)
@@ -58,7 +58,7 @@ func (p Policy) must() {
 }
 
 func (p Policy) allows(user *trustlayerv1.User) bool {
-	for _, role := range p.Roles {
+	for _, role := range p.RolesAll {
 		if !slices.Contains(user.GetRoles(), role) {
 			return false
 		}

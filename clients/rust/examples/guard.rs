@@ -13,7 +13,7 @@ async fn me(session: CurrentSession) -> String {
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let sessions = SessionLayer::new(Client::new("/run/bridge-sidecar/bridge.sock"));
-    let admins = sessions.clone().mode(ValidationMode::Strict).roles(["admin"]);
+    let admins = sessions.clone().mode(ValidationMode::Strict).roles_all(["admin"]);
     let app: Router = Router::new()
         .route("/me", get(me))
         .route("/admin", get(me).layer(admins))

@@ -8,7 +8,7 @@ export interface Demands {
   /** Name of a rule of the sidecar's configuration. */
   route?: string;
   /** Roles of which the session's user needs all. */
-  roles?: readonly string[];
+  rolesAll?: readonly string[];
   /** Roles of which the session's user needs one. */
   rolesAny?: readonly string[];
   /**
@@ -24,7 +24,7 @@ type Check = (value: unknown) => boolean;
 const CHECKS: Readonly<Record<string, readonly [Check, string]>> = {
   mode: [(value) => typeof value === "number" && value in ValidationMode, "a ValidationMode"],
   route: [isText, "the name of a rule"],
-  roles: [areTexts, "an array of roles"],
+  rolesAll: [areTexts, "an array of roles"],
   // One of none is nobody; an empty list is a mistake rather than that.
   rolesAny: [(value) => areTexts(value) && (value as unknown[]).length > 0, "an array of at least one role"],
   session: [(value) => value === "required" || value === "optional", "required or optional"],

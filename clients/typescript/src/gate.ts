@@ -126,10 +126,10 @@ function checkOptions(options: GateOptions): void {
   }
 }
 
-function lacksRole({ session }: Validation, { roles = [], rolesAny }: Demands): boolean {
+function lacksRole({ session }: Validation, { rolesAll = [], rolesAny }: Demands): boolean {
   const has = new Set(session.user?.roles);
   const hasOne = rolesAny === undefined || rolesAny.some((role) => has.has(role));
-  return !hasOne || roles.some((role) => !has.has(role));
+  return !hasOne || rolesAll.some((role) => !has.has(role));
 }
 
 function denied(error: SessionDenied): Refused {

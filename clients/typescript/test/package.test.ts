@@ -19,7 +19,7 @@ express().get("/", gate.session({ mode: ValidationMode.STRICT }), (request, resp
 });
 const app = Fastify();
 await app.register(trustlayerPlugin, { client });
-app.get("/", { config: { trustlayer: { roles: ["admin"] } } }, async (request) => request.trustlayer?.session.handle);
+app.get("/", { config: { trustlayer: { rolesAll: ["admin"] } } }, async (request) => request.trustlayer?.session.handle);
 // @ts-expect-error: no such field, so the types do say something.
 await client.sessions.logout({ session: "" }).catch((error: unknown) => error instanceof SessionDenied);
 await app.close();

@@ -33,7 +33,7 @@ struct Settings {
     client: Client,
     mode: v1::ValidationMode,
     route: String,
-    roles: Vec<String>,
+    roles_all: Vec<String>,
     roles_any: Option<Vec<String>>,
     optional: bool,
     session_id_from: Vec<SessionIdFrom>,
@@ -50,7 +50,7 @@ impl SessionLayer {
                 client,
                 mode: v1::ValidationMode::Unspecified,
                 route: String::new(),
-                roles: Vec::new(),
+                roles_all: Vec::new(),
                 roles_any: None,
                 optional: false,
                 session_id_from: vec![SessionIdFrom::Cookie("session_id".into()), SessionIdFrom::Bearer],
@@ -87,11 +87,11 @@ impl SessionLayer {
 
     /// Ask that the session's user has all of these roles. Takes [`optional`](Self::optional) back.
     #[must_use]
-    pub fn roles<R: Into<String>>(self, roles: impl IntoIterator<Item = R>) -> Self {
-        self.ask_more(|settings| settings.roles = roles.into_iter().map(Into::into).collect())
+    pub fn roles_all<R: Into<String>>(self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.ask_more(|settings| settings.roles_all = roles.into_iter().map(Into::into).collect())
     }
 
-    /// Ask that the session's user has one of these roles, beside all of [`roles`](Self::roles); one of none is nobody.
+    /// Ask that the session's user has one of these roles, beside all of [`roles_all`](Self::roles_all); one of none is nobody.
     /// Takes [`optional`](Self::optional) back.
     #[must_use]
     pub fn roles_any<R: Into<String>>(self, roles: impl IntoIterator<Item = R>) -> Self {
@@ -105,10 +105,10 @@ impl SessionLayer {
     /// For a layer that asks for a mode, a rule or roles: who drops the session would pass.
     #[must_use]
     pub fn optional(self) -> Self {
-        let Settings { mode, route, roles, roles_any, .. } = &*self.settings;
+        let Settings { mode, route, roles_all, roles_any, .. } = &*self.settings;
         let asks_nothing = *mode == v1::ValidationMode::Unspecified
             && route.is_empty()
-            && roles.is_empty()
+            && roles_all.is_empty()
             && roles_any.is_none();
         assert!(asks_nothing, "a session of which a mode, a rule or roles are asked cannot be optional");
         self.set(|settings| settings.optional = true)
@@ -186,9 +186,9 @@ impl SessionLayer {
         let answer = self.settings.client.validate(question?).await;
         let active = answer.map_err(Refusal::of)?;
         let has = active.session.user.as_ref().map_or(&[][..], |user| &user.roles);
-        let Settings { roles, roles_any, .. } = &*self.settings;
+        let Settings { roles_all, roles_any, .. } = &*self.settings;
         let has_one = roles_any.as_ref().is_none_or(|any| any.iter().any(|role| has.contains(role)));
-        if has_one && roles.iter().all(|role| has.contains(role)) {
+        if has_one && roles_all.iter().all(|role| has.contains(role)) {
             Ok(active)
         } else {
             Err(Refusal::role_missing())
@@ -218,7 +218,7 @@ mod tests {
         for asking in [
             layer().optional().mode(v1::ValidationMode::Strict),
             layer().optional().route("admin"),
-            layer().optional().roles(["admin"]),
+            layer().optional().roles_all(["admin"]),
             layer().optional().roles_any(["admin"]),
         ] {
             assert!(!asking.settings.optional, "{asking:?}");

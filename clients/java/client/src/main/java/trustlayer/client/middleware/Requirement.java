@@ -1,18 +1,20 @@
 package trustlayer.client.middleware;
 
+import java.util.List;
 import java.util.Set;
 import trustlayer.v1.Session;
 import trustlayer.v1.ValidationMode;
 
 /**
- * What a route asks for. Immutable: {@code Requirement.session().mode(...).roles("admin")}.
+ * What a route asks for. Immutable: {@code Requirement.session().mode(...).rolesAll("admin")}.
  *
  * @param need whether there has to be a session at all
  * @param mode how much of the request context is checked; unspecified: what the sidecar's rules say
  * @param route name of a rule of the sidecar's configuration; empty: none
- * @param roles all of them have to be the user's
+ * @param rolesAll all of them have to be the user's
+ * @param rolesAny one of them has to be the user's; empty: none has to
  */
-public record Requirement(Need need, ValidationMode mode, String route, Set<String> roles) {
+public record Requirement(Need need, ValidationMode mode, String route, Set<String> rolesAll, Set<String> rolesAny) {
     /** Whether there has to be a session. */
     public enum Need {
         /** Everybody passes, and nobody is known. */
@@ -29,11 +31,15 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @param need whether there has to be a session at all
      * @param mode how much of the request context is checked
      * @param route name of a rule of the sidecar's configuration; empty: none
-     * @param roles all of them have to be the user's
+     * @param rolesAll all of them have to be the user's
+     * @param rolesAny one of them has to be the user's; empty: none has to
      * @throws IllegalArgumentException a mode, a rule or roles are asked for where no session has to be
      */
     public Requirement {
-        boolean asksMore = mode != ValidationMode.VALIDATION_MODE_UNSPECIFIED || !route.isEmpty() || !roles.isEmpty();
+        boolean asksMore = mode != ValidationMode.VALIDATION_MODE_UNSPECIFIED
+                || !route.isEmpty()
+                || !rolesAll.isEmpty()
+                || !rolesAny.isEmpty();
         if (need != Need.SESSION && asksMore) {
             throw new IllegalArgumentException("a mode, a rule or roles need a session: who has none would pass");
         }
@@ -45,7 +51,7 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @return that requirement, without more
      */
     public static Requirement session() {
-        return new Requirement(Need.SESSION, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+        return new Requirement(Need.SESSION, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of(), Set.of());
     }
 
     /**
@@ -54,7 +60,7 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @return that requirement
      */
     public static Requirement nothing() {
-        return new Requirement(Need.NOTHING, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+        return new Requirement(Need.NOTHING, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of(), Set.of());
     }
 
     /**
@@ -63,7 +69,7 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @return that requirement, which takes no mode, rule or roles
      */
     public static Requirement optional() {
-        return new Requirement(Need.OPTIONAL, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of());
+        return new Requirement(Need.OPTIONAL, ValidationMode.VALIDATION_MODE_UNSPECIFIED, "", Set.of(), Set.of());
     }
 
     /**
@@ -73,7 +79,7 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @return a requirement with it
      */
     public Requirement mode(ValidationMode stricter) {
-        return new Requirement(need, stricter, route, roles);
+        return new Requirement(need, stricter, route, rolesAll, rolesAny);
     }
 
     /**
@@ -83,7 +89,7 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @return a requirement with it
      */
     public Requirement route(String rule) {
-        return new Requirement(need, mode, rule, roles);
+        return new Requirement(need, mode, rule, rolesAll, rolesAny);
     }
 
     /**
@@ -92,11 +98,26 @@ public record Requirement(Need need, ValidationMode mode, String route, Set<Stri
      * @param all their names
      * @return a requirement with them
      */
-    public Requirement roles(String... all) {
-        return new Requirement(need, mode, route, Set.of(all));
+    public Requirement rolesAll(String... all) {
+        return new Requirement(need, mode, route, Set.of(all), rolesAny);
+    }
+
+    /**
+     * Let only users pass that have one of these roles, beside all of {@link #rolesAll()}.
+     *
+     * @param any their names
+     * @return a requirement with them
+     * @throws IllegalArgumentException no role is named: nobody has one of none
+     */
+    public Requirement rolesAny(String... any) {
+        if (any.length == 0) {
+            throw new IllegalArgumentException("nobody has one of no roles: name one");
+        }
+        return new Requirement(need, mode, route, rolesAll, Set.of(any));
     }
 
     boolean rolesAreOf(Session session) {
-        return session.getUser().getRolesList().containsAll(roles);
+        List<String> has = session.getUser().getRolesList();
+        return has.containsAll(rolesAll) && (rolesAny.isEmpty() || has.stream().anyMatch(rolesAny::contains));
     }
 }

@@ -62,9 +62,12 @@ class SessionFilterTest {
         SessionFilter filter = SessionFilter.builder(client)
                 .path("/health", Requirement.nothing())
                 .path("/strict/*", STRICT)
-                .path("/admin/*", Requirement.session().roles("admin"))
-                .path("/admin/readers", Requirement.session().roles("reader"))
-                .path("/exact", Requirement.session().roles("admin"))
+                .path("/admin/*", Requirement.session().rolesAll("admin"))
+                .path("/admin/readers", Requirement.session().rolesAll("reader"))
+                .path("/one-of", Requirement.session().rolesAny("admin", "reader"))
+                .path("/none-of", Requirement.session().rolesAny("admin", "editor"))
+                .path("/both", Requirement.session().rolesAny("reader").rolesAll("admin"))
+                .path("/exact", Requirement.session().rolesAll("admin"))
                 .path("/home", Requirement.optional())
                 .path("/wrong", Requirement.session().route("no rule's name".repeat(1_000)))
                 .path("/named", Requirement.session().route("no-such-rule"))
@@ -153,7 +156,10 @@ class SessionFilterTest {
                 "nobody false", get("/home", "Cookie", "session_id=nonsense").body());
         assertEquals("Ada true", get("/home", "Cookie", cookie()).body());
         assertThrows(
-                IllegalArgumentException.class, () -> Requirement.optional().roles("admin"));
+                IllegalArgumentException.class, () -> Requirement.optional().rolesAll("admin"));
+        assertThrows(
+                IllegalArgumentException.class, () -> Requirement.optional().rolesAny("admin"));
+        assertThrows(IllegalArgumentException.class, () -> Requirement.session().rolesAny(new String[0]));
         assertThrows(
                 IllegalArgumentException.class, () -> Requirement.optional().route("a"));
         assertThrows(
@@ -192,6 +198,9 @@ class SessionFilterTest {
         refused(403, "ROLE_MISSING", get("/admin", "Cookie", cookie()));
         refused(403, "ROLE_MISSING", get("/health/../%61dmin;x=/health", "Cookie", cookie()));
         assertEquals(200, get("/admin/readers", "Cookie", cookie()).statusCode());
+        assertEquals(200, get("/one-of", "Cookie", cookie()).statusCode());
+        refused(403, "ROLE_MISSING", get("/none-of", "Cookie", cookie()));
+        refused(403, "ROLE_MISSING", get("/both", "Cookie", cookie()));
         refused(403, "ROUTE_NOT_COVERED", get("/named", "Cookie", cookie()));
     }
 

@@ -86,7 +86,7 @@ class SessionInterceptorTest {
                         "trustlayer.v1.ValidatorService",
                         requirement,
                         "trustlayer.v1.ValidatorService/GetStatus",
-                        Requirement.session().roles("admin")),
+                        Requirement.session().rolesAll("admin")),
                 List.of());
         Server server = NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", 0))
                 .addService(new WhoAmI())
