@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf import message_factory
@@ -14,19 +14,30 @@ from conformance.v1.conformance_pb2 import Denied, DriverResponse, Failure
 from trust_core.identifiers import SECRET_PATTERN
 from trustlayer.v1 import types_pb2
 
+_ERRORS: Final = frozenset({"denied", "unavailable", "failure"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An outcome, and its values by the names that cases use. `text`: what of it a person may come to read."""
+    """An outcome, and its values by the names that cases use.
+
+    `text` is what of it a person may come to read; `shown`, all that the language prints of the error.
+    """
 
     outcome: str
     values: Mapping[str, Any]
     text: str = ""
+    shown: str = ""
 
     @property
     def tells_a_secret(self) -> bool:
         """Whether a session id or a token stands in its words: no error may hold one."""
-        return SECRET_PATTERN.search(self.text) is not None
+        return SECRET_PATTERN.search(self.text + self.shown) is not None
+
+    @property
+    def hides_its_error(self) -> bool:
+        """Whether it was an error and the driver does not say how that is printed: nothing is known of it then."""
+        return self.outcome in _ERRORS and not self.shown
 
 
 def answer_of(response: DriverResponse, method: str) -> Answer:
@@ -48,7 +59,7 @@ def answer_of(response: DriverResponse, method: str) -> Answer:
         case _:
             values = {}
     text = "" if outcome == "active" else str(values)
-    return Answer(outcome=outcome, values=values, text=text)
+    return Answer(outcome=outcome, values=values, text=text, shown=response.shown)
 
 
 def _denied(denied: Denied) -> dict[str, Any]:

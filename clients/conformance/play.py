@@ -177,6 +177,8 @@ def _problems(step: Call, expected: Any, answer: Answer, took: float) -> list[st
         problems += differences(expected, answer.values, where=answer.outcome)
     if answer.tells_a_secret:
         problems = ["the words of the answer hold a session id or a token"]
+    if answer.hides_its_error:
+        problems.append("the driver does not say what its language prints of the error")
     if step.at_most is not None and took > step.at_most:
         problems.append(f"took {took:.2f} s, more than {step.at_most:g} s")
     if step.at_least is not None and took < step.at_least:

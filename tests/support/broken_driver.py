@@ -53,6 +53,8 @@ class Wrong(StrEnum):
     IGNORES_CANCELLING = "ignores-cancelling"
     NO_DEFAULT_DEADLINE = "no-default-deadline"
     SESSION_ID_IN_ERRORS = "session-id-in-errors"
+    SESSION_ID_IN_CAUSES = "session-id-in-causes"
+    HIDES_ERRORS = "hides-errors"
     FORGETS_FIELDS = "forgets-fields"
     ONE_CONNECTION = "one-connection"
     DIES = "dies"
@@ -215,9 +217,19 @@ def main() -> None:
         asked = DriverRequest.FromString(_read(source, length))
         if not asked.HasField("describe"):
             _misbehave(wrong, sink)
-        data = answer(asked, calls, wrong).SerializeToString()
+        response = answer(asked, calls, wrong)
+        if response.WhichOneof("result") in {"denied", "unavailable", "failure"}:
+            response.shown = _shown(asked, wrong)
+        data = response.SerializeToString()
         sink.write(_LENGTH.pack(len(data)) + data)
         sink.flush()
+
+
+def _shown(asked: DriverRequest, wrong: Wrong) -> str:
+    """What this driver would print of an error."""
+    if wrong is Wrong.HIDES_ERRORS:
+        return ""
+    return f"an error, caused by {asked.validate}" if wrong is Wrong.SESSION_ID_IN_CAUSES else "an error"
 
 
 def _misbehave(wrong: Wrong, sink: BinaryIO) -> None:

@@ -98,12 +98,12 @@ func validate(ctx context.Context, client *trustlayer.Client, question *trustlay
 	if denied, is := errors.AsType[*trustlayer.DeniedError](err); is {
 		return &conformancev1.DriverResponse{Result: &conformancev1.DriverResponse_Denied{
 			Denied: &conformancev1.Denied{Reason: int32(denied.Reason), Message: denied.Message},
-		}}
+		}, Shown: shown(err)}
 	}
 	if unavailable, is := errors.AsType[*trustlayer.UnavailableError](err); is {
 		return &conformancev1.DriverResponse{Result: &conformancev1.DriverResponse_Unavailable{
 			Unavailable: failureOf(unavailable.Failure),
-		}}
+		}, Shown: shown(err)}
 	}
 	return failed(err)
 }
@@ -153,7 +153,18 @@ func failed(err error) *conformancev1.DriverResponse {
 	} else {
 		return broken("an error of type %T", err)
 	}
-	return &conformancev1.DriverResponse{Result: &conformancev1.DriverResponse_Failure{Failure: failureOf(failure)}}
+	return &conformancev1.DriverResponse{
+		Result: &conformancev1.DriverResponse_Failure{Failure: failureOf(failure)}, Shown: shown(err),
+	}
+}
+
+// shown is all that fmt prints of the error and of what it wraps.
+func shown(err error) string {
+	var all strings.Builder
+	for ; err != nil; err = errors.Unwrap(err) {
+		fmt.Fprintf(&all, "%v\n%+v\n%#v\n", err, err, err)
+	}
+	return all.String()
 }
 
 func failureOf(failure trustlayer.Failure) *conformancev1.Failure {

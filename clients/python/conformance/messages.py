@@ -96,16 +96,22 @@ def answered(result: Result) -> conformance_pb2.DriverResponse:
 
 def failed(error: Exception) -> conformance_pb2.DriverResponse:
     """Tell of an error; one that is none of the client's own is the driver's, and its words go to standard error."""
+    shown = _shown(error)
     if isinstance(error, SessionDenied):
         return conformance_pb2.DriverResponse(
-            denied=conformance_pb2.Denied(reason=int(error.reason), message=error.message)
+            denied=conformance_pb2.Denied(reason=int(error.reason), message=error.message), shown=shown
         )
     if isinstance(error, ValidatorUnavailable):
-        return conformance_pb2.DriverResponse(unavailable=_failure(error))
+        return conformance_pb2.DriverResponse(unavailable=_failure(error), shown=shown)
     if isinstance(error, CallFailed):
-        return conformance_pb2.DriverResponse(failure=_failure(error))
+        return conformance_pb2.DriverResponse(failure=_failure(error), shown=shown)
     traceback.print_exception(error)
     return conformance_pb2.DriverResponse(broken=type(error).__name__)
+
+
+def _shown(error: Exception) -> str:
+    """All that is printed of it anywhere: `traceback` follows the causes."""
+    return "\n".join((*traceback.format_exception(error), repr(error), repr(vars(error))))
 
 
 def _failure(error: ValidatorUnavailable | CallFailed) -> conformance_pb2.Failure:

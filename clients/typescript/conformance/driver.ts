@@ -1,5 +1,6 @@
 /** Driver of the conformance cases: uses the client as an app would. See conformance.proto. */
 import { readFileSync } from "node:fs";
+import { inspect } from "node:util";
 import {
   create,
   type DescMethod,
@@ -32,6 +33,7 @@ import {
 } from "./gen/conformance/v1/conformance_pb.js";
 
 type Result = NonNullable<MessageInitShape<typeof DriverResponseSchema>["result"]>;
+type Answer = { result: Result; shown?: string };
 type UnaryMethods = Record<string, (request: Message, options: CallOptions) => Promise<Message>>;
 
 const clients = new Map<string, TrustLayerClient>();
@@ -42,7 +44,7 @@ function clientOf(socket: string): TrustLayerClient {
   return client;
 }
 
-async function answer(request: DriverRequest): Promise<Result> {
+async function answer(request: DriverRequest): Promise<Answer> {
   const givesUp = new AbortController();
   const timer =
     request.cancelAfter && setTimeout(() => givesUp.abort(), Math.max(0, milliseconds(request.cancelAfter)));
@@ -51,9 +53,9 @@ async function answer(request: DriverRequest): Promise<Result> {
     signal: givesUp.signal,
   };
   try {
-    return await outcome(request, options);
+    return { result: await outcome(request, options) };
   } catch (error) {
-    return outcomeOf(error, givesUp.signal);
+    return { result: outcomeOf(error, givesUp.signal), shown: shown(error) };
   } finally {
     clearTimeout(timer);
   }
@@ -122,6 +124,11 @@ function outcomeOf(error: unknown, givesUp: AbortSignal): Result {
   return { case: "broken", value: String(error) };
 }
 
+/** All that Node.js prints of an error, with its causes and its fields. */
+function shown(error: unknown): string {
+  return [String(error), inspect(error, { depth: 10, showHidden: true }), JSON.stringify(error)].join("\n");
+}
+
 function failure(error: Failure): MessageInitShape<typeof FailureSchema> {
   const { code, reason, message, fields, requestId, retryAfterMs } = error;
   const known = { code, reason, message, fields: [...fields], requestId };
@@ -138,7 +145,7 @@ function milliseconds({ seconds, nanos }: Duration): number {
 }
 
 for await (const bytes of messagesOf(process.stdin)) {
-  const result = await answer(fromBinary(DriverRequestSchema, bytes));
-  process.stdout.write(framed(toBinary(DriverResponseSchema, create(DriverResponseSchema, { result }))));
+  const response = await answer(fromBinary(DriverRequestSchema, bytes));
+  process.stdout.write(framed(toBinary(DriverResponseSchema, create(DriverResponseSchema, response))));
 }
 await Promise.all([...clients.values()].map((client) => client.close()));

@@ -1,7 +1,7 @@
 /**
  * The errors that an app sees: denied, unavailable, and a call that failed. None of them holds a session id.
  */
-import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { anyUnpack, type Duration } from "@bufbuild/protobuf/wkt";
 import type { ServiceError, status } from "@grpc/grpc-js";
 import {
@@ -11,7 +11,7 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 import { type Status, StatusSchema } from "./gen/google/rpc/status_pb.js";
-import { DenialReason, type Freshness } from "./gen/trustlayer/v1/types_pb.js";
+import { DenialReason, type Freshness, FreshnessSchema } from "./gen/trustlayer/v1/types_pb.js";
 
 const DOMAIN = "trustlayer";
 const DETAILS_KEY = "grpc-status-details-bin";
@@ -37,6 +37,12 @@ export class SessionDenied extends TrustLayerError {
   get reasonName(): string {
     const name = this.reason === DenialReason.UNSPECIFIED ? undefined : DenialReason[this.reason];
     return name ?? "NOT_ACTIVE";
+  }
+
+  /** For `JSON.stringify`, as loggers use it: it cannot write the `bigint` of a revision by itself, and would throw. */
+  toJSON(): Record<string, unknown> {
+    const freshness = this.freshness && toJson(FreshnessSchema, this.freshness);
+    return { name: this.name, reason: this.reasonName, message: this.message, freshness };
   }
 }
 

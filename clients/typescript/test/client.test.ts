@@ -56,6 +56,9 @@ describe("a client beside a real sidecar", () => {
       assert.ok(error instanceof SessionDenied && !(error instanceof ValidatorUnavailable));
       assert.equal(error.reason, DenialReason.IP_MISMATCH);
       assert.equal(error.reasonName, "IP_MISMATCH");
+      const logged = JSON.parse(JSON.stringify(error)) as { reason?: string; freshness?: object };
+      assert.equal(logged.reason, "IP_MISMATCH");
+      assert.ok(logged.freshness !== undefined && !JSON.stringify(error).includes(sessionId));
       return true;
     });
     await assert.rejects(client.validate("nonsense"), { reason: DenialReason.MALFORMED });

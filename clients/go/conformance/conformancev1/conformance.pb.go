@@ -270,7 +270,11 @@ type DriverResponse struct {
 	//	*DriverResponse_Failure
 	//	*DriverResponse_Cancelled
 	//	*DriverResponse_Broken
-	Result        isDriverResponse_Result `protobuf_oneof:"result"`
+	Result isDriverResponse_Result `protobuf_oneof:"result"`
+	// With `denied`, `unavailable` and `failure`: all that the language can print of the error that the client raised, as
+	// a log or an error tracker would: with its own words, its causes, its trace and its fields. The runner looks for
+	// secrets in it.
+	Shown         string `protobuf:"bytes,9,opt,name=shown,proto3" json:"shown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +384,13 @@ func (x *DriverResponse) GetBroken() string {
 		if x, ok := x.Result.(*DriverResponse_Broken); ok {
 			return x.Broken
 		}
+	}
+	return ""
+}
+
+func (x *DriverResponse) GetShown() string {
+	if x != nil {
+		return x.Shown
 	}
 	return ""
 }
@@ -764,7 +775,7 @@ const file_conformance_v1_conformance_proto_rawDesc = "" +
 	"\bDescribe\"7\n" +
 	"\x03Rpc\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\fR\arequest\"\xa4\x03\n" +
+	"\arequest\x18\x02 \x01(\fR\arequest\"\xba\x03\n" +
 	"\x0eDriverResponse\x12?\n" +
 	"\vdescription\x18\x01 \x01(\v2\x1b.conformance.v1.DescriptionH\x00R\vdescription\x120\n" +
 	"\x06active\x18\x02 \x01(\v2\x16.conformance.v1.ActiveH\x00R\x06active\x120\n" +
@@ -773,7 +784,8 @@ const file_conformance_v1_conformance_proto_rawDesc = "" +
 	"\bresponse\x18\x05 \x01(\fH\x00R\bresponse\x123\n" +
 	"\afailure\x18\x06 \x01(\v2\x17.conformance.v1.FailureH\x00R\afailure\x129\n" +
 	"\tcancelled\x18\a \x01(\v2\x19.conformance.v1.CancelledH\x00R\tcancelled\x12\x18\n" +
-	"\x06broken\x18\b \x01(\tH\x00R\x06brokenB\b\n" +
+	"\x06broken\x18\b \x01(\tH\x00R\x06broken\x12\x14\n" +
+	"\x05shown\x18\t \x01(\tR\x05shownB\b\n" +
 	"\x06result\"j\n" +
 	"\vDescription\x12\x1a\n" +
 	"\blanguage\x18\x01 \x01(\tR\blanguage\x12%\n" +

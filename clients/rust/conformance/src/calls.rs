@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::Request;
 use trustlayer::{Client, Error, v1};
 
-use crate::answers;
+use crate::answers::{self, Answer};
 use crate::conformance::Rpc;
 use crate::conformance::driver_response::Result as Outcome;
 
@@ -15,7 +15,7 @@ pub(crate) async fn validate(
     client: &Client,
     question: v1::ValidateRequest,
     timeout: Option<Duration>,
-) -> Outcome {
+) -> Answer {
     answers::of_validation(client.validate(timed(question, timeout)).await)
 }
 
@@ -31,21 +31,21 @@ fn timed<M>(message: M, timeout: Option<Duration>) -> Request<M> {
 macro_rules! rpcs {
     ($($stub:ident $service:literal { $($method:ident $name:literal $message:ident)+ })+) => {
         /// Call a method by its stub.
-        pub(crate) async fn rpc(client: &Client, rpc: &Rpc, timeout: Option<Duration>) -> Outcome {
+        pub(crate) async fn rpc(client: &Client, rpc: &Rpc, timeout: Option<Duration>) -> Answer {
             $($(
                 if rpc.method == concat!("trustlayer.v1.", $service, "/", $name) {
                     let message = match v1::$message::decode(rpc.request.as_slice()) {
                         Ok(message) => message,
-                        Err(error) => return Outcome::Broken(error.to_string()),
+                        Err(error) => return Outcome::Broken(error.to_string()).into(),
                     };
                     let answer = client.$stub().$method(timed(message, timeout)).await;
                     return match answer {
-                        Ok(response) => Outcome::Response(response.into_inner().encode_to_vec()),
+                        Ok(response) => Outcome::Response(response.into_inner().encode_to_vec()).into(),
                         Err(status) => answers::of_error(Error::from(status)),
                     };
                 }
             )+)+
-            Outcome::Broken(format!("unknown method {}", rpc.method))
+            Outcome::Broken(format!("unknown method {}", rpc.method)).into()
         }
 
         #[cfg(test)]

@@ -18,6 +18,7 @@ use std::io;
 use tokio::runtime::Builder;
 use trustlayer::Client;
 
+use answers::Answer;
 use conformance::driver_request::Call;
 use conformance::driver_response::Result as Outcome;
 use conformance::{Cancelled, Description, DriverRequest, DriverResponse};
@@ -29,7 +30,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn answer(&mut self, request: DriverRequest) -> Outcome {
+    async fn answer(&mut self, request: DriverRequest) -> Answer {
         let client = self
             .clients
             .entry(request.socket.clone())
@@ -37,23 +38,23 @@ impl Driver {
             .clone();
         let timeout = match request.timeout.map(TryInto::try_into).transpose() {
             Ok(timeout) => timeout,
-            Err(error) => return Outcome::Broken(format!("timeout: {error}")),
+            Err(error) => return Outcome::Broken(format!("timeout: {error}")).into(),
         };
         let call = async {
             match request.call {
-                Some(Call::Describe(_)) => Outcome::Description(describe()),
+                Some(Call::Describe(_)) => Outcome::Description(describe()).into(),
                 Some(Call::Validate(question)) => calls::validate(&client, question, timeout).await,
                 Some(Call::Rpc(rpc)) => calls::rpc(&client, &rpc, timeout).await,
-                None => Outcome::Broken("nothing to do".into()),
+                None => Outcome::Broken("nothing to do".into()).into(),
             }
         };
         match request.cancel_after.map(TryInto::try_into).transpose() {
             Ok(None) => call.await,
             // Who gives up drops the future.
-            Ok(Some(patience)) => {
-                tokio::time::timeout(patience, call).await.unwrap_or(Outcome::Cancelled(Cancelled {}))
-            }
-            Err(error) => Outcome::Broken(format!("cancel_after: {error}")),
+            Ok(Some(patience)) => tokio::time::timeout(patience, call)
+                .await
+                .unwrap_or_else(|_| Outcome::Cancelled(Cancelled {}).into()),
+            Err(error) => Outcome::Broken(format!("cancel_after: {error}")).into(),
         }
     }
 }
@@ -72,8 +73,8 @@ fn main() -> io::Result<()> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let mut driver = Driver::default();
     while let Some(request) = framing::read(&mut input)? {
-        let result = Some(runtime.block_on(driver.answer(request)));
-        framing::write(&mut output, &DriverResponse { result })?;
+        let Answer { outcome, shown } = runtime.block_on(driver.answer(request));
+        framing::write(&mut output, &DriverResponse { result: Some(outcome), shown })?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ from trustlayer.v1 import types_pb2 as trustlayer_dot_v1_dot_types__pb2
 from trustlayer.v1 import validator_pb2 as trustlayer_dot_v1_dot_validator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n conformance/v1/conformance.proto\x12\x0e\x63onformance.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19trustlayer/v1/types.proto\x1a\x1dtrustlayer/v1/validator.proto\"\xc1\x02\n\rDriverRequest\x12\x16\n\x06socket\x18\x01 \x01(\tR\x06socket\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12<\n\x0c\x63\x61ncel_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0b\x63\x61ncelAfter\x12\x36\n\x08\x64\x65scribe\x18\n \x01(\x0b\x32\x18.conformance.v1.DescribeH\x00R\x08\x64\x65scribe\x12<\n\x08validate\x18\x0b \x01(\x0b\x32\x1e.trustlayer.v1.ValidateRequestH\x00R\x08validate\x12\'\n\x03rpc\x18\x0c \x01(\x0b\x32\x13.conformance.v1.RpcH\x00R\x03rpcB\x06\n\x04\x63\x61ll\"\n\n\x08\x44\x65scribe\"7\n\x03Rpc\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n\x07request\x18\x02 \x01(\x0cR\x07request\"\xa4\x03\n\x0e\x44riverResponse\x12?\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.conformance.v1.DescriptionH\x00R\x0b\x64\x65scription\x12\x30\n\x06\x61\x63tive\x18\x02 \x01(\x0b\x32\x16.conformance.v1.ActiveH\x00R\x06\x61\x63tive\x12\x30\n\x06\x64\x65nied\x18\x03 \x01(\x0b\x32\x16.conformance.v1.DeniedH\x00R\x06\x64\x65nied\x12;\n\x0bunavailable\x18\x04 \x01(\x0b\x32\x17.conformance.v1.FailureH\x00R\x0bunavailable\x12\x1c\n\x08response\x18\x05 \x01(\x0cH\x00R\x08response\x12\x33\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x17.conformance.v1.FailureH\x00R\x07\x66\x61ilure\x12\x39\n\tcancelled\x18\x07 \x01(\x0b\x32\x19.conformance.v1.CancelledH\x00R\tcancelled\x12\x18\n\x06\x62roken\x18\x08 \x01(\tH\x00R\x06\x62rokenB\x08\n\x06result\"j\n\x0b\x44\x65scription\x12\x1a\n\x08language\x18\x01 \x01(\tR\x08language\x12%\n\x0e\x63lient_version\x18\x02 \x01(\tR\rclientVersion\x12\x18\n\x07runtime\x18\x03 \x01(\tR\x07runtime\"r\n\x06\x41\x63tive\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.SessionR\x07session\x12\x36\n\tfreshness\x18\x02 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessR\tfreshness\":\n\x06\x44\x65nied\x12\x16\n\x06reason\x18\x01 \x01(\x05R\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xc2\x01\n\x07\x46\x61ilure\x12\x12\n\x04\x63ode\x18\x01 \x01(\x05R\x04\x63ode\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12:\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\x12\x16\n\x06\x66ields\x18\x05 \x03(\tR\x06\x66ields\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\x0b\n\tCancelledb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n conformance/v1/conformance.proto\x12\x0e\x63onformance.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19trustlayer/v1/types.proto\x1a\x1dtrustlayer/v1/validator.proto\"\xc1\x02\n\rDriverRequest\x12\x16\n\x06socket\x18\x01 \x01(\tR\x06socket\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12<\n\x0c\x63\x61ncel_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0b\x63\x61ncelAfter\x12\x36\n\x08\x64\x65scribe\x18\n \x01(\x0b\x32\x18.conformance.v1.DescribeH\x00R\x08\x64\x65scribe\x12<\n\x08validate\x18\x0b \x01(\x0b\x32\x1e.trustlayer.v1.ValidateRequestH\x00R\x08validate\x12\'\n\x03rpc\x18\x0c \x01(\x0b\x32\x13.conformance.v1.RpcH\x00R\x03rpcB\x06\n\x04\x63\x61ll\"\n\n\x08\x44\x65scribe\"7\n\x03Rpc\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n\x07request\x18\x02 \x01(\x0cR\x07request\"\xba\x03\n\x0e\x44riverResponse\x12?\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.conformance.v1.DescriptionH\x00R\x0b\x64\x65scription\x12\x30\n\x06\x61\x63tive\x18\x02 \x01(\x0b\x32\x16.conformance.v1.ActiveH\x00R\x06\x61\x63tive\x12\x30\n\x06\x64\x65nied\x18\x03 \x01(\x0b\x32\x16.conformance.v1.DeniedH\x00R\x06\x64\x65nied\x12;\n\x0bunavailable\x18\x04 \x01(\x0b\x32\x17.conformance.v1.FailureH\x00R\x0bunavailable\x12\x1c\n\x08response\x18\x05 \x01(\x0cH\x00R\x08response\x12\x33\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x17.conformance.v1.FailureH\x00R\x07\x66\x61ilure\x12\x39\n\tcancelled\x18\x07 \x01(\x0b\x32\x19.conformance.v1.CancelledH\x00R\tcancelled\x12\x18\n\x06\x62roken\x18\x08 \x01(\tH\x00R\x06\x62roken\x12\x14\n\x05shown\x18\t \x01(\tR\x05shownB\x08\n\x06result\"j\n\x0b\x44\x65scription\x12\x1a\n\x08language\x18\x01 \x01(\tR\x08language\x12%\n\x0e\x63lient_version\x18\x02 \x01(\tR\rclientVersion\x12\x18\n\x07runtime\x18\x03 \x01(\tR\x07runtime\"r\n\x06\x41\x63tive\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x16.trustlayer.v1.SessionR\x07session\x12\x36\n\tfreshness\x18\x02 \x01(\x0b\x32\x18.trustlayer.v1.FreshnessR\tfreshness\":\n\x06\x44\x65nied\x12\x16\n\x06reason\x18\x01 \x01(\x05R\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xc2\x01\n\x07\x46\x61ilure\x12\x12\n\x04\x63ode\x18\x01 \x01(\x05R\x04\x63ode\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12:\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\x12\x16\n\x06\x66ields\x18\x05 \x03(\tR\x06\x66ields\x12\x1d\n\nrequest_id\x18\x06 \x01(\tR\trequestId\"\x0b\n\tCancelledb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RPC']._serialized_start=478
   _globals['_RPC']._serialized_end=533
   _globals['_DRIVERRESPONSE']._serialized_start=536
-  _globals['_DRIVERRESPONSE']._serialized_end=956
-  _globals['_DESCRIPTION']._serialized_start=958
-  _globals['_DESCRIPTION']._serialized_end=1064
-  _globals['_ACTIVE']._serialized_start=1066
-  _globals['_ACTIVE']._serialized_end=1180
-  _globals['_DENIED']._serialized_start=1182
-  _globals['_DENIED']._serialized_end=1240
-  _globals['_FAILURE']._serialized_start=1243
-  _globals['_FAILURE']._serialized_end=1437
-  _globals['_CANCELLED']._serialized_start=1439
-  _globals['_CANCELLED']._serialized_end=1450
+  _globals['_DRIVERRESPONSE']._serialized_end=978
+  _globals['_DESCRIPTION']._serialized_start=980
+  _globals['_DESCRIPTION']._serialized_end=1086
+  _globals['_ACTIVE']._serialized_start=1088
+  _globals['_ACTIVE']._serialized_end=1202
+  _globals['_DENIED']._serialized_start=1204
+  _globals['_DENIED']._serialized_end=1262
+  _globals['_FAILURE']._serialized_start=1265
+  _globals['_FAILURE']._serialized_end=1459
+  _globals['_CANCELLED']._serialized_start=1461
+  _globals['_CANCELLED']._serialized_end=1472
 # @@protoc_insertion_point(module_scope)

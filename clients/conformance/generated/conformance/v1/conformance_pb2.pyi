@@ -142,10 +142,16 @@ class DriverResponse(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     BROKEN_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
     response: _builtins.bytes
     """The answer to an `rpc`, serialized."""
     broken: _builtins.str
     """The driver could not do what was asked: an exception that is none of the client's own, an unknown method."""
+    shown: _builtins.str
+    """With `denied`, `unavailable` and `failure`: all that the language can print of the error that the client raised, as
+    a log or an error tracker would: with its own words, its causes, its trace and its fields. The runner looks for
+    secrets in it.
+    """
     @_builtins.property
     def description(self) -> Global___Description:
         """What this driver is."""
@@ -181,10 +187,11 @@ class DriverResponse(_message.Message):
         failure: Global___Failure | None = ...,
         cancelled: Global___Cancelled | None = ...,
         broken: _builtins.str = ...,
+        shown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "broken", b"broken", "cancelled", b"cancelled", "denied", b"denied", "description", b"description", "failure", b"failure", "response", b"response", "result", b"result", "unavailable", b"unavailable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "broken", b"broken", "cancelled", b"cancelled", "denied", b"denied", "description", b"description", "failure", b"failure", "response", b"response", "result", b"result", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "broken", b"broken", "cancelled", b"cancelled", "denied", b"denied", "description", b"description", "failure", b"failure", "response", b"response", "result", b"result", "shown", b"shown", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["description", "active", "denied", "unavailable", "response", "failure", "cancelled", "broken"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

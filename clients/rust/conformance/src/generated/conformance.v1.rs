@@ -51,6 +51,11 @@ pub struct Rpc {
 /// What came of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DriverResponse {
+    /// With `denied`, `unavailable` and `failure`: all that the language can print of the error that the client raised, as
+    /// a log or an error tracker would: with its own words, its causes, its trace and its fields. The runner looks for
+    /// secrets in it.
+    #[prost(string, tag="9")]
+    pub shown: ::prost::alloc::string::String,
     /// What the caller got.
     #[prost(oneof="driver_response::Result", tags="1, 2, 3, 4, 5, 6, 7, 8")]
     pub result: ::core::option::Option<driver_response::Result>,

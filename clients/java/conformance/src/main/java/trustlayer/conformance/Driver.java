@@ -14,6 +14,8 @@ import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.EOFException;
 import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.StringWriter;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.HashMap;
@@ -99,11 +101,12 @@ public final class Driver {
             carryOut(request, response);
         } catch (SessionDeniedException denied) {
             response.setDenied(
-                    Denied.newBuilder().setReason(denied.reasonValue()).setMessage(denied.detail()));
+                            Denied.newBuilder().setReason(denied.reasonValue()).setMessage(denied.detail()))
+                    .setShown(printed(denied));
         } catch (ValidatorUnavailableException unavailable) {
-            response.setUnavailable(shown(unavailable.failure()));
+            response.setUnavailable(shown(unavailable.failure())).setShown(printed(unavailable));
         } catch (CallFailedException failed) {
-            response.setFailure(shown(failed.failure()));
+            response.setFailure(shown(failed.failure())).setShown(printed(failed));
         } catch (InterruptedException | CancellationException gaveUp) {
             response.setCancelled(Cancelled.getDefaultInstance());
         } catch (RuntimeException | InvalidProtocolBufferException broken) {
@@ -204,6 +207,18 @@ public final class Driver {
                     .setNanos(after.getNano()));
         }
         return shown.build();
+    }
+
+    /** All that Java prints of an error, with its causes and what it carries. */
+    private static String printed(Exception error) {
+        StringWriter all = new StringWriter();
+        error.printStackTrace(new PrintWriter(all, true));
+        if (error instanceof ValidatorUnavailableException unavailable) {
+            all.append(unavailable.failure().toString());
+        } else if (error instanceof CallFailedException failed) {
+            all.append(failed.failure().toString());
+        }
+        return all.toString();
     }
 
     private static Duration duration(com.google.protobuf.Duration of) {
