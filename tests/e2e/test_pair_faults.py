@@ -176,6 +176,18 @@ def test_a_sidecar_that_starts_before_flowless_is_unavailable_and_then_well(run_
             cached_session(app)
 
 
+def answer_in_time(app: App, session_id: str) -> str:
+    """Ask until the answer is one: on a busy machine one that comes too late is UPSTREAM_UNAVAILABLE, and no news."""
+    said: list[str] = []
+
+    def answered() -> bool:
+        said.append(outcome(app, session_id))
+        return said[-1] != "UPSTREAM_UNAVAILABLE"
+
+    wait_until(answered, "an answer")
+    return said[-1]
+
+
 def test_flowless_killed_in_the_middle_of_calls_leaves_no_call_without_an_answer(system: System) -> None:
     system.app.register("ada@example.org")
 
@@ -196,7 +208,7 @@ def test_flowless_killed_in_the_middle_of_calls_leaves_no_call_without_an_answer
         app.wait_for_lease(timeout=WAIT_SECONDS)
         for result in results:
             if result.result().startswith("sess_"):
-                assert outcome(app, result.result()) == "ACTIVE", "a login that returned is lost"
+                assert answer_in_time(app, result.result()) == "ACTIVE", "a login that returned is lost"
 
 
 def test_a_refused_credential_is_unavailable_with_its_reason_and_a_new_secret_file_mends_it(system: System) -> None:
