@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from tools.lease import wait_for_lease
+from tools.lease import LEASE_SECONDS, wait_for_lease
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess, temporary_directory
 from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
@@ -51,7 +51,7 @@ class App:
         """Ask the sidecar how it is."""
         return self.validator.GetStatus(validator_pb2.GetStatusRequest(), timeout=CALL_SECONDS)
 
-    def wait_for_lease(self, *, timeout: float = 10.0) -> None:
+    def wait_for_lease(self, *, timeout: float = LEASE_SECONDS) -> None:
         """Wait until the sidecar may answer from its cache."""
         wait_for_lease(self.validator, seconds=timeout)
 
