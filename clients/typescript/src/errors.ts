@@ -1,7 +1,7 @@
 /**
  * The errors that an app sees: denied, unavailable, and a call that failed. None of them holds a session id.
  */
-import { type DescMessage, fromBinary, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { anyUnpack, type Duration } from "@bufbuild/protobuf/wkt";
 import type { ServiceError, status } from "@grpc/grpc-js";
 import {
@@ -11,7 +11,7 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 import { type Status, StatusSchema } from "./gen/google/rpc/status_pb.js";
-import { DenialReason, type Freshness, FreshnessSchema } from "./gen/trustlayer/v1/types_pb.js";
+import { DenialReason, type Freshness } from "./gen/trustlayer/v1/types_pb.js";
 
 const DOMAIN = "trustlayer";
 const DETAILS_KEY = "grpc-status-details-bin";
@@ -39,9 +39,12 @@ export class SessionDenied extends TrustLayerError {
     return name ?? "NOT_ACTIVE";
   }
 
-  /** For `JSON.stringify`, as loggers use it: it cannot write the `bigint` of a revision by itself, and would throw. */
+  /**
+   * For `JSON.stringify`, as loggers use it: it cannot write the `bigint` of a revision, and would throw. Protobuf's own
+   * JSON would throw as well, for a duration that is out of its range.
+   */
   toJSON(): Record<string, unknown> {
-    const freshness = this.freshness && toJson(FreshnessSchema, this.freshness);
+    const freshness = this.freshness && { tier: this.freshness.tier, revision: String(this.freshness.revision) };
     return { name: this.name, reason: this.reasonName, message: this.message, freshness };
   }
 }

@@ -123,6 +123,19 @@ describe("a client beside a scripted sidecar", () => {
     });
   });
 
+  test("a denial can be logged as JSON, whatever came with it", async () => {
+    const odd = { tier: 77 as Tier, revision: 2n ** 60n, age: { seconds: 10n ** 15n } };
+    sidecar.replies = [
+      validateResponse({ result: { case: "denial", value: { reason: DenialReason.REVOKED } }, freshness: odd }),
+    ];
+    await assert.rejects(client.validate("sess_x"), (error) => {
+      const freshness = { tier: 77, revision: "1152921504606846976" };
+      const expected = { name: "SessionDenied", reason: "REVOKED", message: "", freshness };
+      assert.deepEqual(JSON.parse(JSON.stringify(error)), expected);
+      return true;
+    });
+  });
+
   test("passes over fields and values that it does not know", async () => {
     // Field 99, a text; and a tier of tomorrow.
     const unknownField = Buffer.from([0x9a, 0x06, 0x03, 0x61, 0x62, 0x63]);
