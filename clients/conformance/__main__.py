@@ -144,7 +144,6 @@ def _play_all(cases: Sequence[Case], entry: DriverEntry, column: Column, world: 
                 column.problems[case.name] = play(case, driver, world)
                 deaths += not driver.runs
                 print("F" if column.problems[case.name] else ".", end="", file=sys.stderr, flush=True)
-                world.mend()
             code = driver.stop()
             if code not in (0, None):
                 column.problems["(the end)"] = f"the driver ended with exit code {code} when its input ended"

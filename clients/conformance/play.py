@@ -28,6 +28,8 @@ _PATIENCE_SECONDS: Final = 5.0
 """So long after a call's deadline a driver has to have answered."""
 _SEEN_SECONDS: Final = 3.0
 _PAUSE_SECONDS: Final = 0.02
+_BACK_SECONDS: Final = 2.5
+"""So long a client may take to have its sidecar again: rule 5 says a second, and the machine may be busy."""
 _SECRETS: Final = frozenset(("session_id", "token"))
 
 
@@ -36,10 +38,19 @@ class _FailedError(Exception):
 
 
 def play(case: Case, driver: Driver, world: World) -> str:
-    """Play the case; say what is not as it should be, or nothing.
+    """Play the case, and mend the world; say what is not as it should be, or nothing.
 
+    The next case may count on a client that has its sidecar again: one that does not come back has failed this case.
     Raises `WorldError`, `ScriptError` or ValueError where the case cannot be played, which is no driver's fault.
     """
+    problem = _play(case, driver, world)
+    world.mend()
+    # Waited for in any case, so that one failure is not taken for two.
+    not_back = _return(driver, world)
+    return problem or not_back
+
+
+def _play(case: Case, driver: Driver, world: World) -> str:
     playing = _Playing(driver, world, _beforehand(case, world))
     for number, step in enumerate(case.steps, 1):
         try:
@@ -48,6 +59,24 @@ def play(case: Case, driver: Driver, world: World) -> str:
             return f"step {number} ({_title(step)}): {error}"
         except (UnknownReferenceError, ProcessError, grpc.RpcError) as error:
             raise WorldError(f"step {number} ({_title(step)}): {error}") from None
+    return ""
+
+
+def _return(driver: Driver, world: World) -> str:
+    """Wait until the driver's client has the sidecar again; say that it has not, or nothing."""
+    # Answered by the sidecar itself, and with a definite no.
+    request = DriverRequest(socket=str(world.socket("sidecar")), validate=validator_pb2.ValidateRequest())
+    until = time.monotonic() + _BACK_SECONDS
+    while driver.runs:
+        try:
+            response = driver.ask(request, timeout=_LONGEST_DEFAULT_SECONDS + _PATIENCE_SECONDS)
+        except DriverError as error:
+            return f"when all was mended: {error}"
+        if not response.HasField("unavailable"):
+            return ""
+        if time.monotonic() > until:
+            return f"the client is not back {_BACK_SECONDS:g} s after all was mended: {response.unavailable.message}"
+        time.sleep(_PAUSE_SECONDS)
     return ""
 
 
