@@ -12,7 +12,11 @@ from clients.conformance.methods import METHODS, VALIDATE
 DIRECTORY: Final = Path(__file__).resolve().parent / "cases"
 OUTCOMES: Final = ("active", "denied", "unavailable", "failure", "error", "response", "cancelled")
 """What a call may be expected to come to; `error` is `unavailable` or `failure`, whichever the client's type is."""
-ACTIONS: Final = ("sidecar", "flowless", "database", "session_was", "script", "wait_for")
+ACTIONS: Final = ("sidecar", "flowless", "database", "session_was", "revoke", "script", "wait_for")
+SOURCES: Final = ("browser", "elsewhere", "proxy")
+"""Where a request to an app may come from."""
+PAGES: Final = ("passes", "refused", "never_passes")
+"""What may be expected of a request to an app."""
 
 
 class CaseError(Exception):
@@ -64,7 +68,23 @@ class Saw:
     expected: Mapping[str, Any]
 
 
-Step = Call | Do | Saw
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Get:
+    """One request to an app that has a client's middleware.
+
+    `outcome` is one of `PAGES`: `passes` expects the address of the session's user, or none; `refused` a status and a
+    reason; `never_passes` anything else than to get in. `eventually`: as with a call.
+    """
+
+    path: str
+    outcome: str
+    expected: Any
+    headers: tuple[Any, ...] = ()
+    source: str = "browser"
+    eventually: float = 0.0
+
+
+Step = Call | Do | Saw | Get
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +95,11 @@ class Case:
     name: str
     given: Mapping[str, Any]
     steps: tuple[Step, ...]
+
+    @property
+    def asks_app(self) -> bool:
+        """Whether it is played with apps, which have a middleware, and not with clients."""
+        return any(isinstance(step, Get) for step in self.steps)
 
 
 def read_cases(directory: Path = DIRECTORY) -> tuple[Case, ...]:
@@ -100,8 +125,10 @@ def _case(group: str, entry: Any) -> Case:
     where = f"{group}: {entry.get('case') if isinstance(entry, dict) else entry!r}"
     taken = _fields(where, entry, needed=("case", "steps"), others=("given",))
     steps = tuple(_step(f"{where}, step {number}", step) for number, step in enumerate(taken["steps"], 1))
-    if not any(isinstance(step, Call) for step in steps):
+    if not any(isinstance(step, Call | Get) for step in steps):
         raise CaseError(f"{where}: calls nothing")
+    if any(isinstance(step, Get) for step in steps) and any(isinstance(step, Call | Saw) for step in steps):
+        raise CaseError(f"{where}: asks an app and a client")
     given = _fields(where, taken.get("given") or {}, needed=(), others=("user", "login"))
     return Case(group=group, name=str(taken["case"]), given=given, steps=steps)
 
@@ -124,7 +151,33 @@ def _step(where: str, entry: Any) -> Step:
     if isinstance(entry, dict) and "saw" in entry:
         taken = _fields(where, entry, needed=("saw", "expect"), others=())
         return Saw(method=_method(where, taken["saw"]), expected=taken["expect"])
+    if isinstance(entry, dict) and "get" in entry:
+        return _get(where, entry)
     return _call(where, entry)
+
+
+def _get(where: str, entry: Any) -> Get:
+    taken = _fields(where, entry, needed=("get",), others=("headers", "from", "eventually", *PAGES))
+    outcomes = [name for name in PAGES if name in taken]
+    source = taken.get("from", "browser")
+    headers = taken.get("headers", [])
+    if len(outcomes) != 1:
+        raise CaseError(f"{where}: must expect one of {', '.join(PAGES)}")
+    if source not in SOURCES:
+        raise CaseError(f"{where}: from must be one of {', '.join(SOURCES)}")
+    refused = taken.get("refused", [0, ""])
+    if not isinstance(refused, list) or [type(part) for part in refused] != [int, str]:
+        raise CaseError(f"{where}: refused is a status and a reason")
+    if not all(isinstance(header, list) and len(header) == 2 for header in headers):
+        raise CaseError(f"{where}: a header is a name and a value")
+    return Get(
+        path=str(taken["get"]),
+        outcome=outcomes[0],
+        expected=taken[outcomes[0]],
+        headers=tuple(headers),
+        source=source,
+        eventually=float(taken.get("eventually", 0)),
+    )
 
 
 def _action(where: str, action: Any) -> Mapping[str, Any]:

@@ -78,7 +78,7 @@ class Driver:
                     "-S",
                     str(LAUNCHER),
                     str(os.getpid()),
-                    _found(self._command[0]),
+                    found(self._command[0]),
                     *self._command[1:],
                 ],
                 cwd=ROOT,
@@ -143,7 +143,7 @@ class Driver:
         self._end()
 
 
-def _found(program: str) -> str:
+def found(program: str) -> str:
     """Find a program: by its path from the top of the repository, or by its name."""
     path = str(ROOT / program) if "/" in program else shutil.which(program)
     if path is None or not os.access(path, os.X_OK):

@@ -1,4 +1,4 @@
-"""The drivers that there are: `drivers.yaml`."""
+"""The drivers that there are, `drivers.yaml`, and the apps, `apps.yaml`."""
 
 import shutil
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from typing import Final
 
 import yaml
 
-FILE: Final = Path(__file__).resolve().parent / "drivers.yaml"
+DRIVERS: Final = Path(__file__).resolve().parent / "drivers.yaml"
+APPS: Final = DRIVERS.with_name("apps.yaml")
 _FIELDS: Final = {"name": str, "toolchain": list, "build": str, "run": list}
 
 
 class DriverListError(Exception):
-    """`drivers.yaml` is wrong; the text says how."""
+    """A list is wrong; the text says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverEntry:
-    """One driver: commands without which it is not run, the make target that builds it, how it is run."""
+    """One driver or app: commands without which it is not run, the make target that builds it, how it is run."""
 
     name: str
     toolchain: tuple[str, ...]
@@ -30,14 +31,14 @@ class DriverEntry:
         return tuple(command for command in self.toolchain if shutil.which(command) is None)
 
 
-def read_drivers(file: Path = FILE) -> tuple[DriverEntry, ...]:
-    """Read the list. Raises `DriverListError`."""
+def read_drivers(file: Path = DRIVERS) -> tuple[DriverEntry, ...]:
+    """Read a list, of drivers or of apps. Raises `DriverListError`."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
     if not isinstance(entries, list):
         raise DriverListError("must be a list")
     for entry in entries:
         if not isinstance(entry, dict) or {name: type(value) for name, value in entry.items()} != _FIELDS:
-            raise DriverListError(f"each driver has name, toolchain, build and run: {entry!r:.200}")
+            raise DriverListError(f"each entry has name, toolchain, build and run: {entry!r:.200}")
     drivers = tuple(
         DriverEntry(
             name=entry["name"],
@@ -48,5 +49,5 @@ def read_drivers(file: Path = FILE) -> tuple[DriverEntry, ...]:
         for entry in entries
     )
     if len({driver.name for driver in drivers}) != len(drivers):
-        raise DriverListError("two drivers have one name")
+        raise DriverListError("two of them have one name")
     return drivers

@@ -9,7 +9,7 @@ from clients.conformance.case_file import Case
 
 @dataclass(slots=True, kw_only=True)
 class Column:
-    """One driver's results. `not_run`: why nothing was run; empty where it was."""
+    """The results of one driver or app. `not_run`: why nothing was run; empty where it was."""
 
     name: str
     runtime: str = ""
@@ -40,7 +40,7 @@ class Column:
 
 
 def matrix(cases: Sequence[Case], columns: Sequence[Column], *, by_case: bool) -> str:
-    """Draw the matrix: a row for each group, or for each case; a column for each driver."""
+    """Draw the matrix: a row for each group, or for each case; a column for each driver or app."""
     if by_case:
         rows = [(f"{case.group}: {case.name}", [case.name]) for case in cases]
     else:
@@ -56,7 +56,7 @@ def matrix(cases: Sequence[Case], columns: Sequence[Column], *, by_case: bool) -
 
 
 def details(columns: Sequence[Column]) -> Iterator[str]:
-    """Say of each failure what is not as it should be, and of each driver why it was not run."""
+    """Say of each failure what is not as it should be, and of each column why it was not run."""
     for column in columns:
         if column.not_run:
             yield f"{column.name}: {'FAIL' if column.build_failed else 'not run'}: {column.not_run}"
@@ -69,7 +69,7 @@ def as_json(cases: Sequence[Case], columns: Sequence[Column]) -> dict[str, Any]:
     """Make what `--json` prints."""
     return {
         "cases": [{"group": case.group, "name": case.name} for case in cases],
-        "drivers": [
+        "results": [
             {
                 "name": column.name,
                 "runtime": column.runtime,

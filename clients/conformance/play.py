@@ -1,6 +1,5 @@
 """Play one case with one driver: what is asked of it, and whether what comes back is what the case expects."""
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -10,19 +9,19 @@ from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
 
 from clients.conformance.answers import Answer, answer_of
-from clients.conformance.case_file import Call, Case, Do, Saw, Step
+from clients.conformance.beforehand import beforehand
+from clients.conformance.case_file import Call, Case, Do, Get, Saw, Step
 from clients.conformance.driver import Driver, DriverError
 from clients.conformance.matching import differences
 from clients.conformance.methods import METHODS, VALIDATE, full_name
-from clients.conformance.plain import fill, plain
+from clients.conformance.plain import fill
 from clients.conformance.references import UnknownReferenceError, resolve
 from clients.conformance.world import World, WorldError
 from conformance.v1.conformance_pb2 import DriverRequest, DriverResponse, Rpc
 from tools.processes import ProcessError
-from trustlayer.v1 import identity_pb2, session_pb2, validator_pb2
+from trustlayer.v1 import validator_pb2
 
 BROWSER: Final = {"client_ip": "203.0.113.7", "device_fingerprint": "device", "user_agent": "agent"}
-PASSWORD: Final = "correct horse battery staple"
 _LONGEST_DEFAULT_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 5.0
 """So long after a call's deadline a driver has to have answered."""
@@ -51,7 +50,7 @@ def play(case: Case, driver: Driver, world: World) -> str:
 
 
 def _play(case: Case, driver: Driver, world: World) -> str:
-    playing = _Playing(driver, world, _beforehand(case, world))
+    playing = _Playing(driver, world, beforehand(case, world, BROWSER))
     for number, step in enumerate(case.steps, 1):
         try:
             playing.step(step)
@@ -88,28 +87,8 @@ def _title(step: Step) -> str:
             return f"what the server saw of {step.method}"
         case Do():
             return " ".join(step.action)
-
-
-def _beforehand(case: Case, world: World) -> dict[str, Any]:
-    """Make what the case needs by our own stubs: a user, and a login. Nobody else has them."""
-    unique = f"u{os.urandom(6).hex()}"
-    known: dict[str, Any] = {
-        "unique": unique,
-        "email": f"{unique}@example.org",
-        "password": PASSWORD,
-        "browser": BROWSER,
-    }
-    if "user" in case.given or "login" in case.given:
-        asked = {"email": known["email"], "password": PASSWORD, "name": "Ada", **(case.given.get("user") or {})}
-        register = identity_pb2.RegisterUserRequest()
-        fill(register, resolve(asked, known))
-        known["user"] = plain(world.register(register).user)
-    if "login" in case.given:
-        asked = {"login": known["email"], "password": PASSWORD, "context": BROWSER, **(case.given["login"] or {})}
-        login = session_pb2.LoginRequest()
-        fill(login, resolve(asked, known))
-        known["login"] = plain(world.log_in(login))
-    return known
+        case Get():
+            return step.path
 
 
 class _Playing:
@@ -131,6 +110,8 @@ class _Playing:
                 for number in range(step.repeat):
                     self._known["number"] = number
                     self._call(step)
+            case Get():
+                raise WorldError("a driver is no app")
 
     def _compare_seen(self, step: Saw) -> None:
         """Compare what the server saw; that a client has gone it may see a little later."""

@@ -21,7 +21,7 @@ def resolve(value: Any, known: Mapping[str, Any]) -> Any:
     - `${new_session_id}` is a session id that is well formed and that nobody has.
     - `{$repeat: [text, 512]}` is that text so many times over; `{$list: [value, 64]}` a list of so many copies in
       which `#` is the number of each.
-    - `{$add: [number, 1]}` is the sum.
+    - `{$join: [text, text]}` is one text after the other; `{$add: [number, 1]}` is the sum.
     """
     if isinstance(value, str):
         return _text(value, known)
@@ -69,5 +69,6 @@ def _numbered(value: Any, number: int) -> Any:
 _MAKERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
     "$repeat": lambda arguments: arguments[0] * arguments[1],
     "$list": lambda arguments: [_numbered(arguments[0], number) for number in range(arguments[1])],
+    "$join": "".join,
     "$add": sum,
 }

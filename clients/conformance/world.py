@@ -106,6 +106,7 @@ class World:
             "flowless": lambda what: self._process(self._flowless, what),
             "database": self._change_database,
             "session_was": self._age_session,
+            "revoke": self._revoke,
             "script": self.scripted.play,
             "wait_for": self._wait_for,
         }
@@ -170,6 +171,11 @@ class World:
                 )
                 if found.rowcount != 1:
                     raise WorldError("there is no session of this handle")
+
+    def _revoke(self, handle: str) -> None:
+        with grpc.insecure_channel(f"unix:{self.socket('sidecar')}") as channel:
+            request = session_pb2.RevokeSessionRequest(handle=handle)
+            SessionServiceStub(channel).RevokeSession(request, timeout=CALL_SECONDS)
 
     def _wait_for(self, what: str) -> None:
         wanted = {"lease": True, "no_lease": False}

@@ -14,9 +14,10 @@ client-go-generate: .venv/.go-tools ## regenerate the Go code of proto/ and of t
 	.venv/bin/buf generate --template clients/go/conformance/buf.gen.yaml
 
 .PHONY: client-go
-client-go: ## build the Go client, its conformance driver and its bench program (needs Go)
+client-go: ## build the Go client, its conformance driver and app, and its bench program (needs Go)
 	$(GO) build -C clients/go -mod=readonly -trimpath ./...
 	$(GO) build -C clients/go/conformance -mod=readonly -trimpath -o ../build/driver .
+	$(GO) build -C clients/go/conformance -mod=readonly -trimpath -o ../build/app ./app
 	$(GO) build -C clients/go/bench -mod=readonly -trimpath -o ../build/bench .
 
 .PHONY: client-go-check

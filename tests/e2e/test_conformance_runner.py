@@ -1,4 +1,4 @@
-"""The runner of the conformance cases finds what is wrong with a client: a driver that is wrong in each way."""
+"""The runner of the conformance cases finds what is wrong with a client or a middleware, for each way to be wrong."""
 
 import sys
 from collections.abc import Iterator
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from clients.conformance.app import serving
 from clients.conformance.case_file import read_cases
 from clients.conformance.driver import Driver
 from clients.conformance.driver_list import read_drivers
 from clients.conformance.play import play
+from clients.conformance.play_app import AppPlayer
 from clients.conformance.world import World, running
 from conformance.v1.conformance_pb2 import Describe, DriverRequest
+from tests.support.broken_app_ways import Wrong as WrongApp
 from tests.support.broken_driver import Wrong
 
 CASES = {case.name: case for case in read_cases()}
@@ -49,6 +52,36 @@ FOUND = [
     (Wrong.GARBAGE, "what is not a session id is malformed", "what is no answer"),
     (Wrong.SAYS_BROKEN, "what is not a session id is malformed", "got broken {'broken': 'on purpose'}"),
 ]  # fmt: skip
+SPELLINGS = "what an app did not name is denied, and no spelling of a path gets around a session"
+OUTAGE = "an app that cannot know refuses with 503, also where a session is optional"
+MALFORMED = "what an app is sent as a session id and is none is malformed"
+NONE_SENT = "an app tells who sends no session id to log in"
+# How an app is wrong, the case that finds it, and what is said.
+FOUND_IN_APPS = [
+    (WrongApp.LETS_ALL_IN, NONE_SENT, "expected 401 SESSION_MISSING, got 200"),
+    (WrongApp.LETS_ALL_IN, SPELLINGS, "expected no way in, got 200"),
+    (WrongApp.FOLDS_PATHS, SPELLINGS, "expected no way in, got 200"),
+    (WrongApp.LETS_THE_UNSURE_IN, OUTAGE, "expected 503 UNAVAILABLE, got 200"),
+    (WrongApp.DENIES_THE_UNSURE, OUTAGE, "expected 503 UNAVAILABLE, got 401"),
+    (WrongApp.FORBIDS_THE_DENIED, MALFORMED, "expected 401 MALFORMED, got 403"),
+    (WrongApp.NO_CHALLENGE, NONE_SENT, "www-authenticate is None"),
+    (WrongApp.ONE_CHALLENGE, MALFORMED, "www-authenticate is Bearer, not"),
+    (WrongApp.MAY_BE_CACHED, NONE_SENT, "cache-control is None"),
+    (WrongApp.NO_RETRY_AFTER, OUTAGE, "retry-after is None"),
+    (WrongApp.PLAIN_TEXT, NONE_SENT, "content-type is text/plain"),
+    (WrongApp.SAYS_TOO_MUCH, NONE_SENT, "the body is"),
+    (WrongApp.TELLS_SESSION_IDS, "an app lets in who has a session, by cookie or as a bearer", "holds a session id"),
+    (WrongApp.LOGS_SESSION_IDS, "an app lets in who has a session, by cookie or as a bearer", "its log holds"),
+    (
+        WrongApp.TAKES_THE_FIRST_OF_TWO,
+        "an app takes two different session ids in one place for none, whichever of them is right",
+        "expected 401 MALFORMED, got 200",
+    ),
+    (WrongApp.TAKES_IT_FROM_THE_QUERY, NONE_SENT, "expected 401 SESSION_MISSING, got 401"),
+    (WrongApp.BELIEVES_EVERYBODY, "to an app the client IP is the peer's, whatever the request claims", "got 401"),
+    (WrongApp.FORGETS_DEVICES, "an app's route may ask for a mode", "expected 401 DEVICE_MISMATCH, got 200"),
+    (WrongApp.DIES, "an app's route may take a session or none", "did not answer"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -112,5 +145,37 @@ def test_the_python_client_keeps_the_rules_that_take_no_time(world: World, tmp_p
     assert {name: problem for name, problem in problems.items() if problem} == {}
 
 
-def test_every_way_to_be_wrong_is_tried() -> None:
+@contextmanager
+def app_that_is(wrong: WrongApp, world: World, directory: Path) -> Iterator[AppPlayer]:
+    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", "127.0.0.1:{port}"]
+    # One that dies is not started anew within the case.
+    command += ["--timeout", "600", "tests.support.broken_app:app"]
+    environment = {"BROKEN_APP": wrong.value}
+    with serving(command, sidecar=world.socket("sidecar"), log=directory / "log", environment=environment) as app:
+        playing = AppPlayer(app, world)
+        playing.warm_up()
+        yield playing
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "said"),
+    FOUND_IN_APPS,
+    ids=[f"{wrong}-{number}" for number, (wrong, *_) in enumerate(FOUND_IN_APPS)],
+)
+def test_a_middleware_that_is_wrong_is_found_out(
+    mended: World, tmp_path: Path, wrong: WrongApp, name: str, said: str
+) -> None:
+    with app_that_is(wrong, mended, tmp_path) as playing:
+        assert said in (playing.play(CASES[name]) or playing.logged_secrets())
+
+
+def test_the_same_cases_find_nothing_wrong_with_a_middleware_that_is_right(world: World, tmp_path: Path) -> None:
+    with app_that_is(WrongApp.NOTHING, world, tmp_path) as playing:
+        problems = {name: playing.play(CASES[name]) for name in sorted({name for _, name, _ in FOUND_IN_APPS})}
+        problems["the log"] = playing.logged_secrets()
+    assert {name: problem for name, problem in problems.items() if problem} == {}
+
+
+def test_every_way_for_a_middleware_to_be_wrong_is_tried() -> None:
+    assert {wrong for wrong, *_ in FOUND_IN_APPS} == set(WrongApp) - {WrongApp.NOTHING}
     assert {wrong for wrong, *_ in FOUND} == set(Wrong) - {Wrong.NOTHING, Wrong.ALMOST_TOO_LATE}

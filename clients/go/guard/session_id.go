@@ -67,11 +67,17 @@ func cookiesNamed(name string, lines []string) []string {
 	return found
 }
 
+// isToken tells a token from what is none: it is visible ASCII.
+func isToken(value string) bool {
+	return value != "" && !strings.ContainsFunc(value, func(r rune) bool { return r < '!' || r > '~' })
+}
+
 func bearersIn(lines []string) []string {
 	var found []string
 	for _, line := range lines {
 		scheme, value, _ := strings.Cut(strings.Trim(line, " \t"), " ")
-		if value = strings.Trim(value, " "); value != "" && strings.EqualFold(scheme, "bearer") {
+		value = strings.TrimLeft(value, " ")
+		if strings.EqualFold(scheme, "bearer") && isToken(value) {
 			found = append(found, value)
 		}
 	}

@@ -1,1 +1,1 @@
-"""Drivers of the conformance cases for the Python client, one with and one without asyncio."""
+"""For the conformance cases: drivers of the Python client, with and without asyncio, and apps with its middleware."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from clients.conformance.app import running
 from tests.clients.python.conftest import LoggedIn
-from tests.clients.python.servers import running
 from tests.support.http_client import exchange
 from tools.processes import ROOT
 
@@ -44,7 +44,8 @@ def test_gunicorns_workers_ask_by_channels_of_their_own(
         *(sys.executable, "-m", "gunicorn", "--preload", "--workers", str(WORKERS), "--worker-class", kind),
         *("--no-control-socket", "--worker-tmp-dir", str(run_dir), "--bind", f"unix:{address}", f"{MODULE}:{app}"),
     ]
-    with running(command, address=address, directory=run_dir, environment=_environment(socket, ada, client_ip)):
+    environment = _environment(socket, ada, client_ip)
+    with running(command, address=address, log=run_dir / "server.log", environment=environment):
         answers = _ask_until_every_worker_answered(address)
     _check(answers, ada)
 
@@ -64,7 +65,8 @@ def test_uwsgis_workers_ask_by_channels_of_their_own(
         *("--processes", str(WORKERS), "--http-socket", address, "--module", f"{MODULE}:app"),
         *("--pythonpath", str(ROOT), "--virtualenv", sys.prefix),
     ]
-    with running(command, address=address, directory=run_dir, environment=_environment(socket, ada, client_ip)):
+    environment = _environment(socket, ada, client_ip)
+    with running(command, address=address, log=run_dir / "server.log", environment=environment):
         answers = _ask_until_every_worker_answered(address)
     _check(answers, ada)
 

@@ -75,6 +75,14 @@ def test_every_script_can_be_played() -> None:
         ("- {case: x, steps: [{do: {explode: all}}]}", "do must be one of"),
         ("- {case: x, steps: [{saw: SessionService/Login}]}", "lacks expect"),
         ("- {case: x, steps: [{call: validate, expect: {active: {}}, meanwhile: {do: {}}}]}", "lacks after"),
+        ("- {case: x, steps: [{get: /}]}", "must expect one of"),
+        ("- {case: x, steps: [{get: /, passes: null, never_passes: true}]}", "must expect one of"),
+        ("- {case: x, steps: [{get: /, refused: 401}]}", "a status and a reason"),
+        ("- {case: x, steps: [{get: /, refused: [401, 7]}]}", "a status and a reason"),
+        ("- {case: x, steps: [{get: /, passes: null, from: mars}]}", "from must be one of"),
+        ("- {case: x, steps: [{get: /, passes: null, headers: [cookie]}]}", "a name and a value"),
+        ("- {case: x, steps: [{get: /, passes: null, header: []}]}", "has header too many"),
+        ("- {case: x, steps: [{get: /, passes: null}, {call: SessionService/Login}]}", "an app and a client"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_case_is_told(text: str, said: str) -> None:

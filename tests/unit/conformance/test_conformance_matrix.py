@@ -43,8 +43,8 @@ def test_the_details_name_each_failure_and_each_language_that_was_not_run() -> N
 
 def test_programs_are_told_the_same() -> None:
     told = as_json(CASES, COLUMNS)
-    assert [driver["result"] for driver in told["drivers"]] == ["ok", "FAIL", "not run", "FAIL"]
-    assert told["drivers"][1]["problems"] == {"two": "step 1: wrong"}
+    assert [driver["result"] for driver in told["results"]] == ["ok", "FAIL", "not run", "FAIL"]
+    assert told["results"][1]["problems"] == {"two": "step 1: wrong"}
 
 
 @pytest.mark.parametrize(

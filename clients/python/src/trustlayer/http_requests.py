@@ -19,7 +19,7 @@ _MAX_USER_AGENT_BYTES: Final = 1_024
 _MAX_SESSION_ID_CHARS: Final = 128
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PLACE: Final = re.compile(rf"bearer|cookie:({_TOKEN})", re.ASCII)
-_BEARER: Final = re.compile(r"bearer +(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+_BEARER: Final = re.compile(r"bearer +([!-~]+)", re.ASCII | re.IGNORECASE)
 _PORT: Final = re.compile(
     r"(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?", re.ASCII
 )
@@ -118,8 +118,10 @@ class RequestReader:
 
 def _values(place: str, headers: Headers) -> Iterable[str]:
     if place == "bearer":
-        found = [_BEARER.fullmatch(line.strip(" \t")) for line in headers.get("authorization", ())]
-        return [match[1].strip(" ") for match in found if match is not None]
+        # WSGI has several lines as one, with commas between them; no token holds one.
+        lines = [line for joined in headers.get("authorization", ()) for line in joined.split(",")]
+        found = [_BEARER.fullmatch(line.strip(" \t")) for line in lines]
+        return [match[1] for match in found if match is not None]
     return _cookies_named(headers.get("cookie", ()), place.partition(":")[2])
 
 

@@ -6,11 +6,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 const HEADER: &str = "x-forwarded-for";
-/// Looked at, from the right; beyond them there is no client IP.
+/// In all lines together; of more there is no client IP.
 const MAX_ELEMENTS: usize = 32;
 
 /// The address of the connection's other end, which a server that is not axum puts among a request's extensions.
@@ -37,12 +37,14 @@ pub(super) fn find(peer: Option<Peer>, headers: &HeaderMap, trusted: &[IpNet]) -
         return Some(peer);
     }
     let lines: Vec<_> = headers.get_all(HEADER).iter().collect();
-    let mut left = MAX_ELEMENTS;
+    let elements = |line: &&HeaderValue| line.as_bytes().split(|byte| *byte == b',').count();
+    if lines.iter().map(elements).sum::<usize>() > MAX_ELEMENTS {
+        return None;
+    }
     for line in lines.into_iter().rev() {
         // A line that is no text has no readable address at its right end.
         let line = line.to_str().ok()?;
         for element in line.rsplit(',') {
-            left = left.checked_sub(1)?;
             let address = read(element.trim_matches([' ', '\t']))?;
             if !is_trusted(&address) {
                 return Some(address);

@@ -5,7 +5,6 @@ import jakarta.servlet.FilterChain;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.ServletRequest;
 import jakarta.servlet.ServletResponse;
-import jakarta.servlet.http.Cookie;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
@@ -129,11 +128,7 @@ public final class SessionFilter implements Filter {
     }
 
     private static Function<HttpServletRequest, SessionIds> cookie(String name) {
-        return request -> SessionIds.of(Stream.ofNullable(request.getCookies())
-                .flatMap(Stream::of)
-                .filter(cookie -> cookie.getName().equals(name))
-                .map(Cookie::getValue)
-                .toList());
+        return request -> SessionIds.ofCookies(headers(request, "Cookie"), name);
     }
 
     private static List<String> headers(HttpServletRequest request, String name) {

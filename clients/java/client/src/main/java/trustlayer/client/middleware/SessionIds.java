@@ -5,10 +5,14 @@ import java.util.List;
 import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
 /** What was sent in the place of session ids: none, one, or more than one, which is no session id. */
 final class SessionIds {
     private static final Pattern BEARER = Pattern.compile("bearer +([!-~]+)", Pattern.CASE_INSENSITIVE);
+    /** Blanks and quotes around a value are none of it. */
+    private static final Pattern COOKIE =
+            Pattern.compile("[ \\t]*([^= \\t]*)[ \\t]*=[ \\t]*\"*(.*?)\"*[ \\t]*", Pattern.DOTALL);
 
     private final Set<String> sent;
 
@@ -28,6 +32,19 @@ final class SessionIds {
                 .map(line -> BEARER.matcher(line.strip()))
                 .filter(Matcher::matches)
                 .map(found -> found.group(1))
+                .toList());
+    }
+
+    /**
+     * Take the values of the cookies of one name, as RFC 6265 has a server read them. Servlet containers pass over a cookie
+     * whose value they do not like, which then would count as not sent.
+     */
+    static SessionIds ofCookies(List<String> lines, String name) {
+        return of(lines.stream()
+                .flatMap(line -> Stream.of(line.split(";")))
+                .map(COOKIE::matcher)
+                .filter(found -> found.matches() && found.group(1).equals(name))
+                .map(found -> found.group(2))
                 .toList());
     }
 

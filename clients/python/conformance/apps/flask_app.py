@@ -1,4 +1,4 @@
-"""The routes that `test_middleware.py` asks for, in Flask."""
+"""The app of the middleware cases in Flask, with what the Python client's own tests ask for beyond them."""
 
 import os
 from typing import Any
@@ -47,13 +47,15 @@ def admin() -> dict[str, Any]:
     return _shown(g.session)
 
 
-@app.get("/wrong")
-@requires(route="x" * 129)
-def wrong() -> dict[str, Any]:
-    return _shown(g.session)
+def _guarded(path: str, **need: Any) -> None:
+    @app.get(path, endpoint=path)
+    @requires(**need)
+    def show_session() -> dict[str, Any]:
+        return _shown(g.session)
 
 
-@app.get("/named")
-@requires(route="no-such-rule")
-def named() -> dict[str, Any]:
-    return _shown(g.session)
+_guarded("/both", roles_all=["reader", "admin"])
+_guarded("/either", roles_any=["reader", "admin"])
+_guarded("/fresh", route="payments")
+_guarded("/named", route="no-such-rule")
+_guarded("/wrong", route="x" * 129)

@@ -1,4 +1,4 @@
-"""The routes that `test_middleware.py` asks for, in FastAPI."""
+"""The app of the middleware cases in FastAPI, with what the Python client's own tests ask for beyond them."""
 
 import os
 from typing import Annotated, Any
@@ -37,14 +37,18 @@ async def admin(
     return _shown(session)
 
 
-@app.get("/wrong")
-async def wrong(request: Request) -> dict[str, Any]:
-    return _shown(await requires(route="x" * 129)(request))
+def _guarded(path: str, **need: Any) -> None:
+    async def show_session(session: Annotated[Session, Depends(requires(**need))]) -> dict[str, Any]:
+        return _shown(session)
+
+    app.get(path)(show_session)
 
 
-@app.get("/named")
-async def named(request: Request) -> dict[str, Any]:
-    return _shown(await requires(route="no-such-rule")(request))
+_guarded("/both", roles_all=["reader", "admin"])
+_guarded("/either", roles_any=["reader", "admin"])
+_guarded("/fresh", route="payments")
+_guarded("/named", route="no-such-rule")
+_guarded("/wrong", route="x" * 129)
 
 
 @app.websocket("/echo")

@@ -1,6 +1,10 @@
-"""The routes that `test_middleware.py` asks for, in Django; `app` for WSGI, `asgi_app` for ASGI."""
+"""The app of the middleware cases in Django, `app` for WSGI and `asgi_app` for ASGI.
+
+It has what the Python client's own tests ask for beyond them, too.
+"""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import django
@@ -39,11 +43,6 @@ def show_public(request: HttpRequest, **_: Any) -> JsonResponse:
     return show(request)
 
 
-@requires(route="no-such-rule")
-def show_named(request: HttpRequest) -> JsonResponse:
-    return show(request)
-
-
 @requires(optional=True)
 async def show_maybe(request: HttpRequest) -> JsonResponse:
     return show(request)
@@ -75,9 +74,12 @@ class Feed:
         return show(request)
 
 
-@requires(route="x" * 129)
-def show_wrong(request: HttpRequest) -> JsonResponse:
-    return show(request)
+def _guarded(**need: Any) -> Callable[[HttpRequest], JsonResponse]:
+    @requires(**need)
+    def show_guarded(request: HttpRequest) -> JsonResponse:
+        return show(request)
+
+    return show_guarded
 
 
 urlpatterns = [
@@ -88,10 +90,13 @@ urlpatterns = [
     path("open/<path:rest>", show_public),
     path("maybe", show_maybe),
     path("admin", Admin.as_view()),
-    path("named", show_named),
+    path("both", _guarded(roles_all=["reader", "admin"])),
+    path("either", _guarded(roles_any=["reader", "admin"])),
+    path("fresh", _guarded(route="payments")),
+    path("named", _guarded(route="no-such-rule")),
     path("extended-admin", ExtendedAdmin.as_view()),
     path("admin-instance", Feed()),
-    path("wrong", show_wrong),
+    path("wrong", _guarded(route="x" * 129)),
 ]
 
 app = get_wsgi_application()
