@@ -17,7 +17,8 @@ import trustlayer.v1.RequestContext;
 import trustlayer.v1.Session;
 
 /**
- * Lets only gRPC calls with a session pass, taken from {@code authorization: Bearer}, unless a method says otherwise.
+ * Lets only gRPC calls with a session pass, unless a method says otherwise. The session id comes from the cookie {@code
+ * session_id}, as from browsers that speak gRPC-Web, then from {@code authorization: Bearer}.
  *
  * <p>It waits in the server's executor: not for servers with a direct executor. Who does not pass gets UNAUTHENTICATED,
  * PERMISSION_DENIED or UNAVAILABLE (INTERNAL where the app asked a wrong question), with the reason in the trailing
@@ -27,6 +28,8 @@ public final class SessionInterceptor implements ServerInterceptor {
     /** Where handlers find the session: {@code SessionInterceptor.SESSION.get()}; {@code null} where there is none. */
     public static final Context.Key<Session> SESSION = Context.key("trustlayer.session");
 
+    private static final String COOKIE_NAME = "session_id";
+    private static final Metadata.Key<String> COOKIE = key("cookie");
     private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
     private static final Metadata.Key<String> FORWARDED_FOR = key("x-forwarded-for");
     private static final Metadata.Key<String> USER_AGENT = key("user-agent");
@@ -56,8 +59,7 @@ public final class SessionInterceptor implements ServerInterceptor {
     public <Q, A> ServerCall.Listener<Q> interceptCall(
             ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
         Requirement requirement = requirement(call);
-        SessionIds ids = SessionIds.ofAuthorization(all(headers, AUTHORIZATION));
-        Gate.Decision decision = gate.decide(requirement, ids, context(call, headers));
+        Gate.Decision decision = gate.decide(requirement, ids(headers), context(call, headers));
         if (decision.refusal() != null) {
             Metadata trailers = new Metadata();
             trailers.put(REASON, decision.refusal().reason());
@@ -65,6 +67,12 @@ public final class SessionInterceptor implements ServerInterceptor {
             return new ServerCall.Listener<>() {};
         }
         return Contexts.interceptCall(Context.current().withValue(SESSION, decision.session()), call, headers, next);
+    }
+
+    /** Read the first place in which anything was sent. */
+    private static SessionIds ids(Metadata headers) {
+        SessionIds cookies = SessionIds.ofCookies(all(headers, COOKIE), COOKIE_NAME);
+        return cookies.isEmpty() ? SessionIds.ofAuthorization(all(headers, AUTHORIZATION)) : cookies;
     }
 
     private Requirement requirement(ServerCall<?, ?> call) {

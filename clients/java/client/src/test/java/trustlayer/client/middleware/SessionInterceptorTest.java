@@ -35,6 +35,7 @@ class SessionInterceptorTest {
             Metadata.Key.of("trustlayer-reason", Metadata.ASCII_STRING_MARSHALLER);
     private static final Metadata.Key<String> AUTHORIZATION =
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Metadata.Key<String> COOKIE = Metadata.Key.of("cookie", Metadata.ASCII_STRING_MARSHALLER);
 
     private static Pair pair;
     private static TrustLayerClient client;
@@ -74,12 +75,12 @@ class SessionInterceptorTest {
         pair.close();
     }
 
-    /** Call a server with that requirement of its first method, as somebody who sends these Authorization lines. */
+    /** Call a server with that requirement of its first method, as somebody who sends these cookies or Authorization lines. */
     private interface Calling {
         void with(ValidatorServiceGrpc.ValidatorServiceBlockingStub stub);
     }
 
-    private static void served(Requirement requirement, Calling calling, String... authorization) throws Exception {
+    private static void served(Requirement requirement, Calling calling, String... sent) throws Exception {
         SessionInterceptor interceptor = new SessionInterceptor(
                 client,
                 Map.of(
@@ -97,8 +98,8 @@ class SessionInterceptorTest {
                 .usePlaintext()
                 .build();
         Metadata headers = new Metadata();
-        for (String line : authorization) {
-            headers.put(AUTHORIZATION, line);
+        for (String line : sent) {
+            headers.put(line.contains("=") ? COOKIE : AUTHORIZATION, line);
         }
         try {
             calling.with(ValidatorServiceGrpc.newBlockingStub(channel)
@@ -109,7 +110,7 @@ class SessionInterceptorTest {
         }
     }
 
-    private static void passes(String name, Requirement requirement, String... authorization) throws Exception {
+    private static void passes(String name, Requirement requirement, String... sent) throws Exception {
         served(
                 requirement,
                 stub -> assertEquals(
@@ -117,10 +118,10 @@ class SessionInterceptorTest {
                         stub.validate(ValidateRequest.getDefaultInstance())
                                 .getDenial()
                                 .getMessage()),
-                authorization);
+                sent);
     }
 
-    private static void refused(Status.Code code, String reason, Requirement requirement, String... authorization)
+    private static void refused(Status.Code code, String reason, Requirement requirement, String... sent)
             throws Exception {
         served(
                 requirement,
@@ -130,13 +131,17 @@ class SessionInterceptorTest {
                         assertThrows(
                                 StatusRuntimeException.class,
                                 () -> stub.validate(ValidateRequest.getDefaultInstance()))),
-                authorization);
+                sent);
     }
 
     private static void check(Status.Code code, String reason, StatusRuntimeException refusal) {
         assertEquals(code, refusal.getStatus().getCode());
         assertEquals(reason, refusal.getTrailers().get(REASON));
         assertFalse(refusal.toString().contains(pair.get("session_id")));
+    }
+
+    private static String cookie() {
+        return "theme=dark; session_id=" + pair.get("session_id");
     }
 
     private static String bearer() {
@@ -149,6 +154,15 @@ class SessionInterceptorTest {
         passes("nobody", Requirement.nothing(), bearer());
         passes("nobody", Requirement.optional());
         passes("Ada", Requirement.optional(), bearer());
+    }
+
+    @Test
+    void theCookieCountsBeforeTheBearer() throws Exception {
+        passes("Ada", Requirement.session(), cookie());
+        passes("Ada", Requirement.session(), "theme=dark", bearer());
+        passes("Ada", Requirement.session(), cookie(), "Bearer other");
+        refused(Status.Code.UNAUTHENTICATED, "MALFORMED", Requirement.session(), "session_id=other", bearer());
+        refused(Status.Code.UNAUTHENTICATED, "MALFORMED", Requirement.session(), cookie(), "session_id=other");
     }
 
     @Test
