@@ -37,6 +37,15 @@ _DEATHS = 5
 """A driver that ended so often is given no more cases."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Player:
+    """What plays cases: a client's driver, or an app."""
+
+    kind: Kind
+    entry: DriverEntry
+    cases: tuple[Case, ...]
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -95,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(columns, require_all=arguments.require_all)
 
 
-def _print(players: Sequence["_Player"], columns: Sequence[Column], arguments: argparse.Namespace) -> None:
+def _print(players: Sequence[_Player], columns: Sequence[Column], arguments: argparse.Namespace) -> None:
     """Print a matrix for the clients and one for the apps, or all of it for programs."""
     results: dict[str, object] = {}
     for kind in dict.fromkeys(player.kind for player in players):
@@ -115,15 +124,6 @@ def exit_code(columns: Sequence[Column], *, require_all: bool) -> int:
     if all(column.not_run for column in columns):
         return 3 if require_all and columns else 2
     return 3 if require_all and any(column.not_run for column in columns) else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Player:
-    """What plays cases: a client's driver, or an app."""
-
-    kind: Kind
-    entry: DriverEntry
-    cases: tuple[Case, ...]
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[tuple[Case, ...], tuple[_Player, ...]]:

@@ -38,7 +38,7 @@ class Page:
 
     def header(self, name: str) -> str | None:
         """All values of a header, or nothing where it is not there."""
-        values = [value for found, value in self.headers if found == name]
+        values = [value for other, value in self.headers if other == name]
         return ", ".join(values) if values else None
 
     @property
@@ -71,8 +71,8 @@ class App:
             raise AppError(f"did not answer: {error!r}\n{last_lines(self.log)}".rstrip()) from None
         finally:
             connection.close()
-        found = tuple((name.lower(), value) for name, value in response.getheaders())
-        return Page(status=response.status, headers=found, body=body)
+        received = tuple((name.lower(), value) for name, value in response.getheaders())
+        return Page(status=response.status, headers=received, body=body)
 
 
 @contextmanager
