@@ -84,7 +84,8 @@ def connect(url: str, *, max_connections: int, password: str | None = None) -> C
     service, _, db = parts.path.strip("/").partition("/")
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         _hosts(parts.netloc, _SENTINEL_PORT),
-        sentinel_kwargs={name: options[name] for name in ("socket_timeout", "socket_connect_timeout")},
+        # Tried once, too: the next Sentinel knows the master as well as one that has gone.
+        sentinel_kwargs={name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")},
         **options,
     )
     master: Client = sentinel.master_for(service, db=int(db or 0), max_connections=max_connections)
