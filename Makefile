@@ -19,7 +19,8 @@ export PIP_USER := 0
 export PYTHONNOUSERSITE := 1
 export BUF_CACHE_DIR := $(CURDIR)/.venv/.cache/buf
 export UV_CACHE_DIR := $(CURDIR)/.venv/.cache/uv
-unexport PYTHONHOME PYTHONPATH
+# Without compiled code every start of a process compiles all of ours again.
+unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
 
 .PHONY: help
 help: ## print this list
@@ -55,12 +56,16 @@ demo-web: $(INSTALLED) ## run both programs and the example app with its pages f
 ## ---- checks ----
 
 .PHONY: test
-test: $(INSTALLED) ## run the whole test suite, and what failed once more, alone
-	$(PY) -m tools.run_tests --numprocesses=$(WORKERS) --dist=loadfile
+test: $(INSTALLED) ## run the tests, but those that take long; what failed once more, alone
+	$(PY) -m tools.run_tests --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder -m "not long"
+
+.PHONY: test-long
+test-long: $(INSTALLED) ## run the tests that `make test` leaves out: under load, abuse and outages, with many starts
+	$(PY) -m tools.run_tests --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder -m long
 
 .PHONY: coverage
-coverage: $(INSTALLED) ## the same, with branch coverage, which takes half as long again
-	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term
+coverage: $(INSTALLED) ## run all tests with branch coverage, which takes half as long again
+	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --cov --cov-report=term
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## run the unit tests only, without coverage

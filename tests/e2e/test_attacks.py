@@ -17,6 +17,8 @@ from tests.support.system import running_system
 from trust_core.identifiers import new_bridge_id, new_bridge_secret
 from trustlayer.v1 import admin_pb2, bridge_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 WAIT_SECONDS = 20.0
 HEALTH_WATCH, HEALTH_CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
 VALIDATE = "/trustlayer.v1.BridgeService/ValidateSession"

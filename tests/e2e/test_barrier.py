@@ -19,6 +19,8 @@ from tests.support.system import BRIDGE, App, System, prepared_flowless, running
 from tools.processes import ProcessError, SidecarProcess, temporary_directory
 from trustlayer.v1 import admin_pb2, session_pb2
 
+pytestmark = pytest.mark.long
+
 STALENESS_SECONDS = 1.0
 LONG_SECONDS = 30.0
 WAIT = session_pb2.REVOKE_WAIT_ALL_SIDECARS

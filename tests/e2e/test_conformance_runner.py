@@ -18,6 +18,8 @@ from conformance.v1.conformance_pb2 import Describe, DriverRequest
 from tests.support.broken_app_ways import Wrong as WrongApp
 from tests.support.broken_driver import Wrong
 
+pytestmark = pytest.mark.long
+
 CASES = {case.name: case for case in read_cases()}
 RESTART = "a client outlives the restart of its sidecar, whose socket is another then"
 CRASH = "a call that is under way when the sidecar crashes is unavailable"

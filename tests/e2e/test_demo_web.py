@@ -16,6 +16,8 @@ from tests.support.repository import ROOT
 from tests.support.web import AGENT, Browser
 from tools.web_app import EXAMPLE
 
+pytestmark = pytest.mark.long
+
 START_SECONDS = 240.0
 
 

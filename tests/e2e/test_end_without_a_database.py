@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.kubelet import grpc_probe, terminate, until
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, free_port
+
+pytestmark = pytest.mark.long
 
 LAME_DUCK, DRAIN, MARGIN = 1, 1, 10
 """`MARGIN` is what the chart (`flowless.graceSeconds`) adds for the process itself."""

@@ -21,6 +21,8 @@ from tests.support.web import AGENT, DEVICE, SESSION, Browser, Web, running_web
 from tools.web_app import EXAMPLE, WebAppProcess
 from trustlayer.v1 import identity_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 LOG_OUT_OTHERS = "/devices/log-out-others"
 FORMS = ("/login", "/register", "/logout", "/devices/log-out", LOG_OUT_OTHERS)
 

@@ -16,6 +16,8 @@ from tests.support.processes import children
 from tools.die_with_parent import __file__ as launcher
 from tools.processes import ROOT, TESTING
 
+pytestmark = pytest.mark.long
+
 UNSHARE = shutil.which("unshare") or ""
 ENOUGH = 60.0
 

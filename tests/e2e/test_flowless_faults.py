@@ -35,6 +35,8 @@ from tests.support.rpc import detail, reason
 from trust_core.identifiers import digest
 from trustlayer.v1 import admin_pb2, identity_pb2, session_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 
 def _sigterm(flowless: Flowless) -> None:
     flowless.process.signal(signal.SIGTERM)

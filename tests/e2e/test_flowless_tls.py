@@ -19,6 +19,8 @@ from tests.support.rpc import reason
 from tools.processes import ProcessError, free_port, temporary_directory
 from trustlayer.v1 import admin_pb2
 
+pytestmark = pytest.mark.long
+
 WAIT_SECONDS = 20.0
 SHOP, OTHER = "spiffe://example.org/ns/shop/sa/web", "spiffe://example.org/ns/other/sa/web"
 DNS = "shop.internal"

@@ -19,7 +19,7 @@ from tests.support.processes import children, is_alive
 from tools.processes import ROOT, TESTING, FlowlessProcess
 from trustlayer.v1 import types_pb2
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 ALL_SCOPES = ("validate", "identity", "sessions", "admin")
 
 

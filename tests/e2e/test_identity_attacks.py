@@ -27,6 +27,8 @@ from tests.support.system import System, running_system
 from tools.processes import temporary_directory
 from trustlayer.v1 import admin_pb2, identity_pb2, session_pb2, trust_token_pb2, types_pb2, validator_pb2
 
+pytestmark = pytest.mark.long
+
 SECRET_PURPOSES = ("magic_link", "password_reset", "email_verify", "invitation", "email_change")
 
 

@@ -31,6 +31,8 @@ from tests.support.rpc import reason
 from tools.processes import free_port, temporary_directory
 from tools.redis_server import RedisServer
 
+pytestmark = pytest.mark.long
+
 FREE, PER_ACCOUNT, PER_IP = 5, 30, 40
 SETTINGS = {
     "attempts_free": str(FREE),

@@ -24,7 +24,7 @@ from tests.support.system import BRIDGE, App, prepared_flowless
 from tools.processes import FlowlessProcess, ProcessError, SidecarProcess, free_port
 from trustlayer.v1 import session_pb2, trust_token_pb2, types_pb2
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 TEXT: Final = (ROOT / "docs" / "operations" / "incidents.md").read_text()
 GUIDES: Final[Mapping[str, list[str]]] = {
     section.partition("\n")[0]: [

@@ -17,6 +17,8 @@ from tests.support.load import Load
 from tests.support.system import BRIDGE, App, prepared_flowless
 from tools.processes import FlowlessProcess, SidecarProcess, free_port
 
+pytestmark = pytest.mark.long
+
 GRACE_SECONDS = 30.0
 EMAIL = "ada@example.org"
 RULES = '[[routes]]\nname = "all"\nmatch = ["* /**"]\n'

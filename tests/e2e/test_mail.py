@@ -19,6 +19,8 @@ from tests.support.smtp import Mailbox, mail_server, text_of
 from tools.processes import free_port
 from trustlayer.v1 import identity_pb2, trust_token_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 MAIL = trust_token_pb2.TRUST_TOKEN_DELIVERY_MAIL
 PURPOSES = ("magic_link", "password_reset", "email_verify", "email_change", "invitation")
 LINK_URLS = "{" + ",".join(f'"{name}": "https://app.example/{name}?token={{token}}"' for name in PURPOSES) + "}"

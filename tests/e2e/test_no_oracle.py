@@ -25,6 +25,8 @@ from trustlayer.v1 import identity_pb2, session_pb2
 from trustlayer.v1.identity_pb2_grpc import IdentityServiceStub
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 
+pytestmark = pytest.mark.long
+
 REQUEST_ID = ("x-request-id", "the-same")
 SAMPLES = 30
 SURE = 5.0

@@ -39,7 +39,7 @@ from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port,
 from tools.redis_server import RedisServer
 
 # Everything at once, in one fixture, is more than other tests wait for on a busy machine.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 _LOUD = {"LOG_LEVEL": "debug", "LOG_REQUESTS": "all", "TRACES_SAMPLE_RATIO": "1", "METRICS_LISTEN": "127.0.0.1:0"}
 _LINKS = '{"magic_link": "https://app.example/in?token={token}"}'
 

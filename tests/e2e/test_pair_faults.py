@@ -25,6 +25,8 @@ from trust_core.identifiers import new_session_id
 from trustlayer.v1 import identity_pb2, session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 
+pytestmark = pytest.mark.long
+
 STALENESS = 1.0
 WAIT_SECONDS = 20.0
 

@@ -16,6 +16,8 @@ from trustlayer.v1 import session_pb2, types_pb2, validator_pb2
 from trustlayer.v1.session_pb2_grpc import SessionServiceStub
 from trustlayer.v1.validator_pb2_grpc import ValidatorServiceStub
 
+pytestmark = pytest.mark.long
+
 CALL_SECONDS = 10.0
 RULES = """
 [[routes]]

@@ -16,6 +16,8 @@ from tests.support.kubelet import grpc_probe, until
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, ProcessError, free_port
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {
     **TESTING,
     "FLOWLESS_BUSY_TIMEOUT_SECONDS": "1",

@@ -26,6 +26,8 @@ from tests.support.smtp import Mailbox, mail_server, text_of
 from tools.processes import TESTING, FlowlessProcess, temporary_directory
 from trustlayer.v1 import admin_pb2, trust_token_pb2
 
+pytestmark = pytest.mark.long
+
 AGENT = ("user-agent", "Mozilla/5.0 (test)")
 DEVICE = "device-1"
 ELSEWHERE = "127.0.0.9"

@@ -16,7 +16,7 @@ from tests.support.system import PASSWORD, App
 from trust_core.identifiers import digest
 from trustlayer.v1 import types_pb2
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 ENOUGH_SECONDS = 30.0
 
 

@@ -17,6 +17,8 @@ from tools.postgres_server import PostgresServer
 from tools.processes import FlowlessProcess, SidecarProcess, free_port
 from tools.redis_server import RedisServer
 
+pytestmark = pytest.mark.long
+
 DATABASE = "flowless"
 ENOUGH_SECONDS = 20.0
 

@@ -17,6 +17,8 @@ from tests.support.system import App
 from tools.postgres_server import PostgresServer
 from tools.processes import TESTING, FlowlessProcess, SidecarProcess, free_port
 
+pytestmark = pytest.mark.long
+
 SETTINGS: Mapping[str, str] = {
     **TESTING,
     "FLOWLESS_LAME_DUCK_SECONDS": "1",

@@ -16,6 +16,8 @@ from tests.support.load import Load
 from tests.support.system import App, prepared_flowless
 from tools.processes import FlowlessProcess, SidecarProcess, temporary_directory
 
+pytestmark = pytest.mark.long
+
 BRIDGE = "sidecar"
 EMAIL = "ada@example.org"
 SPIFFE = "spiffe://example.org/ns/shop/sa/web"

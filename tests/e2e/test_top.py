@@ -28,6 +28,8 @@ from tests.support.system import System, running_system
 from tools.processes import TESTING
 from trustlayer.v1 import admin_pb2, bridge_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 ENOUGH_SECONDS = 60.0
 STALENESS = Duration(seconds=60)
 

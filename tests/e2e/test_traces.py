@@ -18,6 +18,8 @@ from tools.processes import free_port
 from tools.redis_server import RedisServer
 from trustlayer.v1 import session_pb2, validator_pb2
 
+pytestmark = pytest.mark.long
+
 _VALIDATE = "trustlayer.v1.ValidatorService/Validate"
 _VALIDATE_UPSTREAM = "trustlayer.v1.BridgeService/ValidateSession"
 _LOGIN = "trustlayer.v1.SessionService/Login"

@@ -14,6 +14,8 @@ from tests.support.raw_http2 import CONTINUATION, HEADERS, PING, RESET, RawHttp2
 from tests.support.system import App, prepared_flowless
 from tools.processes import SidecarProcess, temporary_directory
 
+pytestmark = pytest.mark.long
+
 WAIT_SECONDS = 60.0
 CONNECTIONS = 40
 FLOWLESS, SIDECAR = "/trustlayer.v1.BridgeService/ValidateSession", "/trustlayer.v1.ValidatorService/Validate"

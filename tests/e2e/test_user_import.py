@@ -16,6 +16,8 @@ from tests.unit.flowless.test_password_schemes import FOREIGN, PASSWORD, TOO_DEA
 from tools.processes import temporary_directory
 from trustlayer.v1 import identity_pb2, session_pb2
 
+pytestmark = pytest.mark.long
+
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 
 

@@ -11,7 +11,7 @@ from tests.faults.run import Result, run_schedule
 from tests.faults.schedules import Fault, Schedule, Shape, Step
 from tests.faults.world import Plan, running
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 TRIES = 4
 """On a machine that is busy with other things few questions come through; one run is enough elsewhere."""
 

@@ -45,12 +45,14 @@ def test_every_fault_is_drawn() -> None:
     assert drawn == set(FAULTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_the_checker_finds_that_a_rule_is_broken(rule: Rule) -> None:
     """With a bound on how many schedules it may take: a broken rule that shows once in a life is not tested."""
     assert hunt(rule, range(6_000), until_violated=True).violating == 1
 
 
+@pytest.mark.long
 def test_the_tombstone_alone_is_not_what_the_guarantee_stands_on() -> None:
     """A replica checks every entry of Redis. Without the check the tombstone is all there is, and matters."""
     seeds = range(60)

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry
 from tests.support.metrics import Scrape
 from trust_core.metrics_server import MAX_CONNECTIONS, MetricsServer
 
+pytestmark = pytest.mark.long
+
 MANY = 200
 
 

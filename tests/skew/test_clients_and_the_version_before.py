@@ -12,6 +12,8 @@ from clients.conformance.play import play
 from clients.conformance.world import World, running
 from tests.support.previous import previous_code
 
+pytestmark = pytest.mark.long
+
 GROUPS = ("denials", "identity", "sessions", "trust_tokens", "revisions", "texts_and_edges")
 CASES = tuple(
     case

@@ -17,6 +17,8 @@ from tools.processes import TESTING, FlowlessProcess, ProcessError, SidecarProce
 from trust_core.identifiers import new_session_id
 from trustlayer.v1 import session_pb2, types_pb2
 
+pytestmark = pytest.mark.long
+
 EMAIL = "ada@example.org"
 THIS: Mapping[str, str] = {}
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 _IMPORT_ONLY_FROM_LOCK = """
 import importlib.metadata, re, sys
 

@@ -127,7 +127,10 @@ def test_what_the_paragraphs_name_is_there() -> None:
 
 
 @needs_promtool
-@pytest.mark.parametrize("arguments", [("check", "rules", str(RULES)), ("test", "rules", str(TESTS))])
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "rules", str(RULES)), pytest.param(("test", "rules", str(TESTS)), marks=pytest.mark.long)],
+)
 def test_promtool_finds_no_fault_in_the_rules(arguments: tuple[str, ...]) -> None:
     _promtool(*arguments)
 

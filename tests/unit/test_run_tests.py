@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 WHERE = {"unit": "tests/unit", "race": "tests/faults"}
 FLAKY = """
 from pathlib import Path

@@ -14,6 +14,8 @@ from tests.clients.python.conftest import LoggedIn
 from tests.support.http_client import exchange
 from tools.processes import ROOT
 
+pytestmark = pytest.mark.long
+
 WORKERS = 3
 MODULE = "tests.clients.python.apps.preloaded"
 

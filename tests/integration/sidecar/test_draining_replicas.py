@@ -5,12 +5,15 @@ from collections import Counter
 from typing import Any
 
 import grpc
+import pytest
 
 from bridge_sidecar.bridge_secret import FixedSecret
 from bridge_sidecar.upstream import OPTIONS, Upstream
 from bridge_sidecar.upstream_channel import UpstreamChannel
 from tests.support.sidecar import new_secret
 from tools.processes import free_port
+
+pytestmark = pytest.mark.long
 
 METHOD = "/test.Once/Do"
 CALLERS = 20

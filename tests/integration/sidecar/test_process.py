@@ -23,6 +23,8 @@ from tests.support.sidecar import CONTEXT, new_id, new_secret
 from tools.processes import ROOT, free_port
 from trustlayer.v1 import validator_pb2, validator_pb2_grpc
 
+pytestmark = pytest.mark.long
+
 Finished = tuple[int, str, str]
 OK, DENIED, USAGE, UNAVAILABLE, CONFIG = range(5)
 
