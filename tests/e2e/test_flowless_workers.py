@@ -58,7 +58,9 @@ def _channels(address: str, count: int) -> Iterator[list[grpc.Channel]]:
 
 
 def _process(directory: Path, **options: str) -> FlowlessProcess:
-    return FlowlessProcess(directory=directory, arguments=("--workers", "2"), environment=TESTING, **options)  # type: ignore[arg-type]
+    # Two processes write one file: on a busy machine one may wait long for the other's turn.
+    environment = {**TESTING, "FLOWLESS_BUSY_TIMEOUT_SECONDS": "30"}
+    return FlowlessProcess(directory=directory, arguments=("--workers", "2"), environment=environment, **options)  # type: ignore[arg-type]
 
 
 def _serve(directory: Path, *arguments: str, listen: str) -> "subprocess.CompletedProcess[str]":
