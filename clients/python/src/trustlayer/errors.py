@@ -51,6 +51,10 @@ class DenialReason(IntEnum):
         member._value_ = value
         return member
 
+    def __reduce_ex__(self, _: object) -> tuple[type["DenialReason"], tuple[int]]:
+        # Some versions of Python pickle a member by its name, and what is not known is not found by one.
+        return type(self), (self.value,)
+
 
 class TrustLayerError(Exception):
     """What all errors of this package are."""
