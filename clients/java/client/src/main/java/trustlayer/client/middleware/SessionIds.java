@@ -10,10 +10,6 @@ import java.util.stream.Stream;
 /** What was sent in the place of session ids: none, one, or more than one, which is no session id. */
 final class SessionIds {
     private static final Pattern BEARER = Pattern.compile("bearer +([!-~]+)", Pattern.CASE_INSENSITIVE);
-    /** Blanks and quotes around a value are none of it. */
-    private static final Pattern COOKIE =
-            Pattern.compile("[ \\t]*([^= \\t]*)[ \\t]*=[ \\t]*\"*(.*?)\"*[ \\t]*", Pattern.DOTALL);
-
     private final Set<String> sent;
 
     private SessionIds(Set<String> sent) {
@@ -42,10 +38,24 @@ final class SessionIds {
     static SessionIds ofCookies(List<String> lines, String name) {
         return of(lines.stream()
                 .flatMap(line -> Stream.of(line.split(";")))
-                .map(COOKIE::matcher)
-                .filter(found -> found.matches() && found.group(1).equals(name))
-                .map(found -> found.group(2))
+                .filter(pair -> pair.indexOf('=') >= 0)
+                .filter(pair ->
+                        without(" \t", pair.substring(0, pair.indexOf('='))).equals(name))
+                .map(pair -> without("\"", without(" \t", pair.substring(pair.indexOf('=') + 1))))
                 .toList());
+    }
+
+    /** Leave out these characters at both ends; in one pass, as a pattern would not do it for a header full of blanks. */
+    private static String without(String characters, String text) {
+        int begin = 0;
+        int end = text.length();
+        while (begin < end && characters.indexOf(text.charAt(begin)) >= 0) {
+            begin++;
+        }
+        while (end > begin && characters.indexOf(text.charAt(end - 1)) >= 0) {
+            end--;
+        }
+        return text.substring(begin, end);
     }
 
     boolean isEmpty() {
