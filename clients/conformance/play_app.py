@@ -1,5 +1,6 @@
 """Play one case with one app: ask as a browser would, and compare with what every middleware answers."""
 
+import re
 import time
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ _BACK_SECONDS: Final = 2.5
 """As for clients: so long an app may take to have its sidecar again."""
 _FIRST_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.02
+_SESSION_ID: Final = re.compile(r"sess_[0-9A-Za-z]{20,}")
 _CHALLENGES: Final = {
     "SESSION_MISSING": "Bearer",
     "AUTHENTICATION_TOO_OLD": 'Bearer error="insufficient_user_authentication"',
@@ -48,8 +50,6 @@ class AppPlayer:
         Raises `WorldError`, `ScriptError` or ValueError where the case cannot be played, which is no app's fault.
         """
         known = beforehand(case, self._world, BROWSER)
-        if "login" in known:
-            self._session_ids.add(known["login"]["session_id"])
         try:
             problem = self._play(case, known)
         except AppError as error:
@@ -84,6 +84,8 @@ class AppPlayer:
     def _get(self, step: Get, known: dict[str, Any]) -> str:
         path = resolve(step.path, known)
         headers = [(str(name), str(value)) for name, value in resolve(list(step.headers), known)]
+        # Also those that nobody was given: an app cannot know which they are.
+        self._session_ids.update(found for _, value in headers for found in _SESSION_ID.findall(value))
         expected = resolve(step.expected, known)
         until = time.monotonic() + step.eventually
         while True:
